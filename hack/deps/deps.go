@@ -1,0 +1,28 @@
+//go:build deps
+package deps
+import (
+ _ "github.com/fluxcd/pkg/runtime/conditions"
+ _ "github.com/fluxcd/pkg/ssa"
+ _ "github.com/fluxcd/pkg/kustomize"
+ _ "sigs.k8s.io/controller-runtime"
+ _ "k8s.io/client-go/kubernetes"
+ _ "github.com/go-git/go-git/v5"
+ _ "sigs.k8s.io/kustomize/api/krusty"
+ _ "github.com/aws/aws-sdk-go-v2/config"
+ _ "github.com/aws/aws-sdk-go-v2/service/s3"
+ _ "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+ _ "github.com/klauspost/compress/zstd"
+ _ "github.com/zeebo/blake3"
+ _ "filippo.io/age"
+ _ "github.com/spf13/cobra"
+ _ "github.com/robfig/cron/v3"
+ _ "github.com/johannesboyne/gofakes3"
+ _ "github.com/rogpeppe/go-internal/testscript"
+ _ "github.com/google/go-cmp/cmp"
+ _ "github.com/onsi/gomega"
+ _ "golang.org/x/term"
+ _ "golang.org/x/sys/unix"
+ _ "golang.org/x/sync/errgroup"
+ _ "go.uber.org/goleak"
+ _ "sigs.k8s.io/yaml"
+)

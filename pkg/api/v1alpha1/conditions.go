@@ -1,0 +1,89 @@
+package v1alpha1
+
+// Condition types. Ready has normal polarity; Reconciling and Stalled are present only while true, as kstatus wants.
+const (
+	// ConditionReady is True only when the whole promise of the kind holds. False: it does not. Unknown: not known yet, or not
+	// knowable now (a store that does not answer, a listing cut short).
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while the controller is working towards Ready.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when nothing will change without a person: the reason says what to mend.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons that several kinds use.
+const (
+	// ReasonProgressing: work is under way; the message says which.
+	ReasonProgressing = "Progressing"
+	// ReasonSucceeded: the work is done and verified.
+	ReasonSucceeded = "Succeeded"
+	// ReasonVaultNotReady: a Vault that is needed is absent or not Ready.
+	ReasonVaultNotReady = "VaultNotReady"
+	// ReasonInvalidSpec: the object cannot mean what it says; the message says why.
+	ReasonInvalidSpec = "InvalidSpec"
+)
+
+// Reasons of Vault.
+const (
+	// ReasonOpened: the store answers, the key opens the vault.
+	ReasonOpened = "Opened"
+	// ReasonKeyMissing: keySecretRef names no Secret, or one without an identity.
+	ReasonKeyMissing = "KeyMissing"
+	// ReasonWrongKey: the key does not open this vault.
+	ReasonWrongKey = "WrongKey"
+	// ReasonCredentialsMissing: credentialsSecretRef names no Secret, or an incomplete one.
+	ReasonCredentialsMissing = "CredentialsMissing"
+	// ReasonNotInitialised: the store answers and holds no vault. Lockstep never makes one by itself: an emptied or
+	// mistyped bucket must not look like a new start.
+	ReasonNotInitialised = "NotInitialised"
+	// ReasonUnreachable: the store does not answer, or refuses; what it holds is unknown.
+	ReasonUnreachable = "Unreachable"
+)
+
+// Reasons of ProtectionPolicy.
+const (
+	// ReasonProtecting: the policy selects volumes and its vault is ready.
+	ReasonProtecting = "Protecting"
+	// ReasonNoVolumes: the policy selects no claim.
+	ReasonNoVolumes = "NoVolumes"
+	// ReasonSuspended: spec.suspend is set.
+	ReasonSuspended = "Suspended"
+)
+
+// Reasons of RestorePoint.
+const (
+	// ReasonPolicyNotFound: spec.policyRef names no ProtectionPolicy of the namespace.
+	ReasonPolicyNotFound = "PolicyNotFound"
+	// ReasonRevisionUnknown: nothing says which commit is running.
+	ReasonRevisionUnknown = "RevisionUnknown"
+	// ReasonRevisionChanged: another commit was deployed while the snapshots were taken.
+	ReasonRevisionChanged = "RevisionChanged"
+	// ReasonVolumeNotReady: an expected claim is not bound, is being restored, or cannot be snapshotted.
+	ReasonVolumeNotReady = "VolumeNotReady"
+	// ReasonSnapshotFailed: the storage could not make a snapshot.
+	ReasonSnapshotFailed = "SnapshotFailed"
+	// ReasonSaveFailed: a mover could not save a volume; the message names the files.
+	ReasonSaveFailed = "SaveFailed"
+	// ReasonResidualMissing: an object needs a Secret that neither Git nor the cluster holds.
+	ReasonResidualMissing = "ResidualMissing"
+)
+
+// Reasons of Restore.
+const (
+	// ReasonPointNotFound: proven absent: the vault was read whole and holds no matching point.
+	ReasonPointNotFound = "PointNotFound"
+	// ReasonPointUnknown: whether there is a matching point cannot be known now. Nothing is created.
+	ReasonPointUnknown = "PointUnknown"
+	// ReasonSourceUnknown: the Git repository does not answer, or does not hold what was asked for.
+	ReasonSourceUnknown = "SourceUnknown"
+	// ReasonRenderFailed: the commit does not render.
+	ReasonRenderFailed = "RenderFailed"
+	// ReasonRefused: the plan would break an invariant (a bound claim, a missing StorageClass); nothing was created.
+	ReasonRefused = "Refused"
+	// ReasonHydrateFailed: a volume could not be filled or verified; its claim stays reserved and empty of consumers.
+	ReasonHydrateFailed = "HydrateFailed"
+	// ReasonApplyFailed: the API server refused an object of the commit.
+	ReasonApplyFailed = "ApplyFailed"
+	// ReasonUnhealthy: data and objects are in place, a workload did not become healthy in time.
+	ReasonUnhealthy = "Unhealthy"
+)

@@ -1,0 +1,150 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ProtectionPolicySpec says which volumes of an application are saved, when, where and for how long.
+type ProtectionPolicySpec struct {
+	// Vaults names the Vaults that every point must be durable in before it is Ready.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1
+	// +listType=set
+	Vaults []string `json:"vaults"`
+
+	// Volumes selects claims of the policy's namespace; by default every claim.
+	// +optional
+	Volumes VolumeSelection `json:"volumes,omitempty"`
+
+	// Schedule is a cron line of five fields; empty means only by hand.
+	// +optional
+	Schedule string `json:"schedule,omitempty"`
+
+	// TimeZone is the IANA time zone of the schedule, UTC by default.
+	// +optional
+	TimeZone string `json:"timeZone,omitempty"`
+
+	// Suspend stops the schedule; points made by hand still work.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+
+	// Objectives are the promises that this policy is measured against.
+	// +optional
+	Objectives *Objectives `json:"objectives,omitempty"`
+
+	// Retention says which points are kept; without it every point is. Nothing is deleted by this version: the rule
+	// is checked and recorded.
+	// +optional
+	Retention *Retention `json:"retention,omitempty"`
+}
+
+// VolumeSelection selects claims.
+type VolumeSelection struct {
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// Objectives are promises of recovery.
+type Objectives struct {
+	// RPO is the most data, as time, that may be lost.
+	// +optional
+	RPO *metav1.Duration `json:"rpo,omitempty"`
+	// RTO is the longest a restore may take.
+	// +optional
+	RTO *metav1.Duration `json:"rto,omitempty"`
+}
+
+// Retention counts the points to keep.
+//
+// +kubebuilder:validation:XValidation:rule="self.last + self.hourly + self.daily + self.weekly + self.monthly > 0 || (has(self.tags) && size(self.tags) > 0)",message="this retention keeps nothing: set at least one of last, hourly, daily, weekly, monthly or tags"
+type Retention struct {
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	Last int32 `json:"last"`
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	Hourly int32 `json:"hourly"`
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	Daily int32 `json:"daily"`
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	Weekly int32 `json:"weekly"`
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	Monthly int32 `json:"monthly"`
+	// Tags are patterns; points of commits with a matching Git tag are kept.
+	// +optional
+	// +listType=set
+	Tags []string `json:"tags,omitempty"`
+}
+
+// ProtectionPolicyStatus is what the policy protects now.
+type ProtectionPolicyStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Claims are the names of the claims that the next point will hold.
+	// +optional
+	// +listType=set
+	Claims []string `json:"claims,omitempty"`
+	// LastPoint names the newest Ready RestorePoint of the policy and when its data was taken.
+	// +optional
+	LastPoint *PointReference `json:"lastPoint,omitempty"`
+	// NextRun is when the schedule makes the next point.
+	// +optional
+	NextRun *metav1.Time `json:"nextRun,omitempty"`
+	// LastRun is the scheduled time that was last acted upon.
+	// +optional
+	LastRun *metav1.Time `json:"lastRun,omitempty"`
+}
+
+// PointReference names a RestorePoint and its moment.
+type PointReference struct {
+	Name  string      `json:"name"`
+	Taken metav1.Time `json:"taken"`
+	// +optional
+	Commit string `json:"commit,omitempty"`
+}
+
+// ProtectionPolicy says which volumes of an application are saved, when and for how long. It lives in Git beside the
+// application.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=protect,categories=lockstep
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Schedule",type=string,JSONPath=`.spec.schedule`
+// +kubebuilder:printcolumn:name="Last point",type=date,JSONPath=`.status.lastPoint.taken`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ProtectionPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ProtectionPolicySpec   `json:"spec"`
+	Status ProtectionPolicyStatus `json:"status,omitempty"`
+}
+
+// ProtectionPolicyList is a list of ProtectionPolicies.
+//
+// +kubebuilder:object:root=true
+type ProtectionPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ProtectionPolicy `json:"items"`
+}
+
+// GetConditions returns the status conditions.
+func (p *ProtectionPolicy) GetConditions() []metav1.Condition { return p.Status.Conditions }
+
+// SetConditions replaces the status conditions.
+func (p *ProtectionPolicy) SetConditions(c []metav1.Condition) { p.Status.Conditions = c }

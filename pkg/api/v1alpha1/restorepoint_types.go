@@ -1,0 +1,191 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Revision is what was deployed: a commit, and the tree of one path in it. Two commits with the same tree at the path
+// deploy the same thing.
+type Revision struct {
+	// Repository is the URL, without credentials.
+	Repository string `json:"repository"`
+	// Ref is the branch or tag that the commit was found by.
+	// +optional
+	Ref string `json:"ref,omitempty"`
+	// Commit is the full object name.
+	Commit string `json:"commit"`
+	// Path is the directory in the repository, "." for its root.
+	Path string `json:"path"`
+	// Tree is the Git tree hash of the path at the commit.
+	Tree string `json:"tree"`
+}
+
+// Trigger says what asked for a RestorePoint.
+//
+// +kubebuilder:validation:Enum=Manual;Schedule
+type Trigger string
+
+const (
+	// TriggerManual: a person or a pipeline asked.
+	TriggerManual Trigger = "Manual"
+	// TriggerSchedule: the policy's schedule asked.
+	TriggerSchedule Trigger = "Schedule"
+)
+
+// RestorePointSpec asks for a point.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a restore point is asked for once: make a new one instead of changing it"
+type RestorePointSpec struct {
+	// PolicyRef names a ProtectionPolicy of the same namespace.
+	PolicyRef PolicyReference `json:"policyRef"`
+	// +optional
+	// +kubebuilder:default=Manual
+	Trigger Trigger `json:"trigger,omitempty"`
+	// Before is the commit that is about to be deployed, when the point is taken ahead of a deploy. The point itself is
+	// tagged with the commit that is running.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^([0-9a-f]{40}|[0-9a-f]{64})$`
+	Before string `json:"before,omitempty"`
+}
+
+// PolicyReference names a ProtectionPolicy of the same namespace.
+type PolicyReference struct {
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+}
+
+// RestorePointStatus projects the record in the vault, and the work until it is written.
+type RestorePointStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// ID names the record in the vault.
+	// +optional
+	ID string `json:"id,omitempty"`
+	// Revision is the one that ran when the snapshots were taken.
+	// +optional
+	Revision *Revision `json:"revision,omitempty"`
+	// StartedAt is when the work began.
+	// +optional
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+	// Taken is the moment of the data: the newest of its snapshots.
+	// +optional
+	Taken *metav1.Time `json:"taken,omitempty"`
+	// CompletedAt is when the record was durable.
+	// +optional
+	CompletedAt *metav1.Time `json:"completedAt,omitempty"`
+	// Volumes are the expected claims, fixed when the work began.
+	// +optional
+	// +listType=map
+	// +listMapKey=claim
+	Volumes []VolumeCapture `json:"volumes,omitempty"`
+	// Residual counts what was captured beside the volumes.
+	// +optional
+	Residual *ResidualSummary `json:"residual,omitempty"`
+	// Copies are the vaults that hold the point.
+	// +optional
+	// +listType=map
+	// +listMapKey=vault
+	Copies []PointCopy `json:"copies,omitempty"`
+}
+
+// VolumeState is where one volume of a point stands, for people; the controller derives it afresh each time.
+type VolumeState string
+
+// States of a volume of a RestorePoint.
+const (
+	VolumePending      VolumeState = "Pending"
+	VolumeSnapshotting VolumeState = "Snapshotting"
+	VolumeExposing     VolumeState = "Exposing"
+	VolumeSaving       VolumeState = "Saving"
+	VolumeSaved        VolumeState = "Saved"
+	VolumeFailed       VolumeState = "Failed"
+)
+
+// VolumeCapture is one expected claim of a point.
+type VolumeCapture struct {
+	Claim string `json:"claim"`
+	// UID of the claim when the work began.
+	UID string `json:"uid"`
+	// +optional
+	State VolumeState `json:"state,omitempty"`
+	// +optional
+	Capacity *resource.Quantity `json:"capacity,omitempty"`
+	// +optional
+	StorageClass string `json:"storageClass,omitempty"`
+	// Taken is the creation time of the volume's snapshot.
+	// +optional
+	Taken *metav1.Time `json:"taken,omitempty"`
+	// Snapshot is the id of the saved volume in the vault.
+	// +optional
+	Snapshot string `json:"snapshot,omitempty"`
+	// Bytes is the apparent size of all files, Stored what this save added to the vault.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// +optional
+	Stored int64 `json:"stored,omitempty"`
+	// +optional
+	Files int64 `json:"files,omitempty"`
+	// Progress is the number of bytes read so far.
+	// +optional
+	Progress int64 `json:"progress,omitempty"`
+	// ContentRoot and MetaRoot are the digests of the saved tree.
+	// +optional
+	ContentRoot string `json:"contentRoot,omitempty"`
+	// +optional
+	MetaRoot string `json:"metaRoot,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// ResidualSummary counts captured objects; their names and values are only in the vault, sealed.
+type ResidualSummary struct {
+	Secrets int32 `json:"secrets"`
+}
+
+// PointCopy is one vault that holds the point.
+type PointCopy struct {
+	Vault string `json:"vault"`
+	// VerifiedAt is when the record was written and read back.
+	VerifiedAt metav1.Time `json:"verifiedAt"`
+}
+
+// RestorePoint is the data of one application at one moment, with its revision. The record in the vault is the truth;
+// this object is its projection.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=point,categories=lockstep
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policyRef.name`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Commit",type=string,JSONPath=`.status.revision.commit`
+// +kubebuilder:printcolumn:name="Ref",type=string,JSONPath=`.status.revision.ref`
+// +kubebuilder:printcolumn:name="Taken",type=date,JSONPath=`.status.taken`
+// +kubebuilder:printcolumn:name="ID",type=string,JSONPath=`.status.id`,priority=1
+type RestorePoint struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RestorePointSpec   `json:"spec"`
+	Status RestorePointStatus `json:"status,omitempty"`
+}
+
+// RestorePointList is a list of RestorePoints.
+//
+// +kubebuilder:object:root=true
+type RestorePointList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RestorePoint `json:"items"`
+}
+
+// GetConditions returns the status conditions.
+func (r *RestorePoint) GetConditions() []metav1.Condition { return r.Status.Conditions }
+
+// SetConditions replaces the status conditions.
+func (r *RestorePoint) SetConditions(c []metav1.Condition) { r.Status.Conditions = c }

@@ -1,0 +1,112 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// VaultSpec says where data goes and which key opens it.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.s3) != has(self.filesystem)",message="a vault is in exactly one place: set either s3 or filesystem"
+type VaultSpec struct {
+	// S3 is a bucket of an S3-compatible object store.
+	// +optional
+	S3 *S3Location `json:"s3,omitempty"`
+
+	// Filesystem is a directory that is mounted in the controller's pod at this path; movers mount the same volume.
+	// +optional
+	Filesystem *FilesystemLocation `json:"filesystem,omitempty"`
+
+	// KeySecretRef names a Secret in lockstep-system whose entry "identity" is the age identity that opens the vault, as
+	// `lockstep vault init` writes it. There is no default key.
+	KeySecretRef SecretReference `json:"keySecretRef"`
+}
+
+// S3Location is a prefix in a bucket.
+type S3Location struct {
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=63
+	Bucket string `json:"bucket"`
+
+	// Prefix keeps several vaults apart in one bucket.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.endsWith('/')",message="a prefix neither starts nor ends with a slash"
+	Prefix string `json:"prefix,omitempty"`
+
+	// +optional
+	Region string `json:"region,omitempty"`
+
+	// Endpoint is the URL of an S3-compatible server; empty for AWS.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.startsWith('https://') || self.startsWith('http://')",message="an endpoint is a URL that starts with https:// or http://"
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// CredentialsSecretRef names a Secret in lockstep-system with the entries accessKeyID, secretAccessKey and, if needed,
+	// sessionToken and ca.crt. Without it the ambient credentials of the pod are used.
+	// +optional
+	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
+}
+
+// FilesystemLocation is a directory.
+type FilesystemLocation struct {
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="a path is absolute"
+	Path string `json:"path"`
+}
+
+// SecretReference names a Secret; its namespace is the one the field says.
+type SecretReference struct {
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+}
+
+// VaultStatus is what the controller last saw.
+type VaultStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// ID is the vault's own name for itself; a store that suddenly shows another ID is not this vault.
+	// +optional
+	ID string `json:"id,omitempty"`
+	// Points counts the restore points in the vault when it was last listed whole.
+	// +optional
+	Points int32 `json:"points,omitempty"`
+	// CheckedAt is when the vault was last opened.
+	// +optional
+	CheckedAt *metav1.Time `json:"checkedAt,omitempty"`
+}
+
+// Vault is where data goes: an object store and its key. It is the source of truth: a fresh cluster needs nothing but
+// the Vault and Git.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,categories=lockstep
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Points",type=integer,JSONPath=`.status.points`
+// +kubebuilder:printcolumn:name="Checked",type=date,JSONPath=`.status.checkedAt`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Vault struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   VaultSpec   `json:"spec"`
+	Status VaultStatus `json:"status,omitempty"`
+}
+
+// VaultList is a list of Vaults.
+//
+// +kubebuilder:object:root=true
+type VaultList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Vault `json:"items"`
+}
+
+// GetConditions returns the status conditions.
+func (v *Vault) GetConditions() []metav1.Condition { return v.Status.Conditions }
+
+// SetConditions replaces the status conditions.
+func (v *Vault) SetConditions(c []metav1.Condition) { v.Status.Conditions = c }

@@ -1,0 +1,144 @@
+// Package point is the record of a restore point: what the vault keeps of one application at one moment. A record is
+// written once, last of all, and is all that a fresh cluster needs to find the data again.
+package point
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+// Version is the record version that this package writes, and the newest that it reads.
+const Version = 1
+
+// DocumentKind is the kind of the vault documents that hold records; a record's name there is its ID.
+const DocumentKind = "point"
+
+// ResidualKind is the kind of the vault documents that hold residual objects; Record.Residual.Document names one.
+const ResidualKind = "residual"
+
+// ErrInvalid is wrapped by every refusal of Decode.
+var ErrInvalid = errors.New("invalid restore point record")
+
+// Record is one restore point. It holds no secret values: those are in the residual document.
+type Record struct {
+	Version int `json:"version"`
+	// ID sorts by time: "<UTC time of the request>-<first 8 digits of its UID>".
+	ID string `json:"id"`
+	// Application is "<namespace>/<name>" of the policy.
+	Application string            `json:"application"`
+	Revision    v1alpha1.Revision `json:"revision"`
+	Trigger     v1alpha1.Trigger  `json:"trigger"`
+	Before      string            `json:"before,omitempty"`
+	Taken       time.Time         `json:"taken"`
+	Completed   time.Time         `json:"completed"`
+	Volumes     []Volume          `json:"volumes"`
+	Residual    *Residual         `json:"residual,omitempty"`
+}
+
+// Volume is one saved claim with what a fresh cluster needs to make it again.
+type Volume struct {
+	Namespace string `json:"namespace"`
+	Claim     string `json:"claim"`
+	// Labels and Annotations of the claim, without those that bind it to its old cluster.
+	Labels      map[string]string                `json:"labels,omitempty"`
+	Annotations map[string]string                `json:"annotations,omitempty"`
+	Spec        corev1.PersistentVolumeClaimSpec `json:"spec"`
+	// Capacity is the size of the volume in bytes, at least the request.
+	Capacity    int64     `json:"capacity"`
+	Provisioner string    `json:"provisioner,omitempty"`
+	Taken       time.Time `json:"taken"`
+	// Snapshot is the id of the saved volume in the same vault.
+	Snapshot    string `json:"snapshot"`
+	Bytes       int64  `json:"bytes"`
+	Files       int64  `json:"files"`
+	ContentRoot string `json:"contentRoot"`
+	MetaRoot    string `json:"metaRoot"`
+}
+
+// Key is "<namespace>/<claim>".
+func (v Volume) Key() string { return v.Namespace + "/" + v.Claim }
+
+// Residual names the sealed document with the objects that Git does not hold.
+type Residual struct {
+	Document string `json:"document"`
+	Secrets  int    `json:"secrets"`
+}
+
+// NewID makes the ID of the point that was asked for at a moment by the object with the UID. The same request always
+// has the same ID, so that a controller that dies after writing a record finds it again instead of writing a second.
+func NewID(requested time.Time, uid string) string {
+	digits := strings.ReplaceAll(uid, "-", "")
+	if len(digits) > 8 {
+		digits = digits[:8]
+	}
+	return requested.UTC().Format("20060102-150405") + "-" + strings.ToLower(digits)
+}
+
+// Encode writes the record as JSON; the same record always gives the same bytes.
+func Encode(r Record) ([]byte, error) {
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(r)
+}
+
+// Decode reads a record strictly: an unknown field or version means that this program is too old to understand it, and
+// guessing would be worse than refusing.
+func Decode(data []byte) (Record, error) {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if head.Version != Version {
+		return Record{}, fmt.Errorf("%w: version %d, this program reads version %d", ErrInvalid, head.Version, Version)
+	}
+	var r Record
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return Record{}, fmt.Errorf("%w: data after the record", ErrInvalid)
+	}
+	return r, r.validate()
+}
+
+func (r Record) validate() error {
+	for _, f := range []struct{ name, value string }{
+		{"id", r.ID}, {"application", r.Application}, {"revision.repository", r.Revision.Repository},
+		{"revision.commit", r.Revision.Commit}, {"revision.path", r.Revision.Path}, {"revision.tree", r.Revision.Tree},
+	} {
+		if f.value == "" {
+			return fmt.Errorf("%w: %s is empty", ErrInvalid, f.name)
+		}
+	}
+	if r.Version != Version {
+		return fmt.Errorf("%w: version %d", ErrInvalid, r.Version)
+	}
+	if r.Taken.IsZero() || r.Completed.IsZero() {
+		return fmt.Errorf("%w: no time", ErrInvalid)
+	}
+	seen := map[string]bool{}
+	for _, v := range r.Volumes {
+		if v.Namespace == "" || v.Claim == "" || v.Snapshot == "" || v.ContentRoot == "" || v.MetaRoot == "" {
+			return fmt.Errorf("%w: volume %q is incomplete", ErrInvalid, v.Key())
+		}
+		if seen[v.Key()] {
+			return fmt.Errorf("%w: volume %q stands twice", ErrInvalid, v.Key())
+		}
+		seen[v.Key()] = true
+	}
+	return nil
+}
