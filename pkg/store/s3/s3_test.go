@@ -1,0 +1,275 @@
+package s3_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
+	"github.com/lockstep-dr/lockstep/pkg/store"
+	"github.com/lockstep-dr/lockstep/pkg/store/s3"
+	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
+)
+
+// fake returns a fresh fake server with a bucket "vault". It takes conditional writes one at a time, because gofakes3
+// checks and writes in two steps.
+func fake(t *testing.T) http.Handler {
+	t.Helper()
+	backend := s3mem.New()
+	if err := backend.CreateBucket("vault"); err != nil {
+		t.Fatal(err)
+	}
+	handler := gofakes3.New(backend).Server()
+	var mu sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			mu.Lock()
+			defer mu.Unlock()
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+func open(t *testing.T, handler http.Handler, change func(*s3.Options)) store.Store {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	o := s3.Options{Bucket: "vault", Prefix: "some/prefix", Endpoint: server.URL, PathStyle: true, AccessKeyID: "id", SecretAccessKey: "secret", Attempts: 2}
+	if change != nil {
+		change(&o)
+	}
+	s, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, fake(t), nil) })
+}
+
+// TestConformanceReal runs on the server that LOCKSTEP_TEST_S3 names (http://host:port/bucket), with the keys of AWS_*.
+func TestConformanceReal(t *testing.T) {
+	raw := os.Getenv("LOCKSTEP_TEST_S3")
+	if raw == "" {
+		t.Skip("LOCKSTEP_TEST_S3 is not set")
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Run(t, func(t *testing.T) store.Store {
+		s, err := s3.Open(t.Context(), s3.Options{Bucket: strings.Trim(u.Path, "/"), Prefix: "test-" + strings.ToLower(rand.Text()),
+			Endpoint: u.Scheme + "://" + u.Host, PathStyle: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { empty(t, s) })
+		return s
+	})
+}
+
+func empty(t *testing.T, s store.Store) {
+	for info, err := range s.List(context.Background(), "") {
+		if err == nil {
+			err = s.Delete(context.Background(), info.Name)
+		}
+		if err != nil {
+			t.Errorf("cleaning up: %v", err)
+			return
+		}
+	}
+}
+
+func answer(code int, body string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		io.WriteString(w, body)
+	})
+}
+
+func failure(code string) string {
+	return `<?xml version="1.0"?><Error><Code>` + code + `</Code><Message>no</Message></Error>`
+}
+
+func lastError(s store.Store) (n int, last error) {
+	for _, err := range s.List(context.Background(), "") {
+		if last = err; err == nil {
+			n++
+		}
+	}
+	return n, last
+}
+
+// Whatever is not the server's clear word about an object leaves its existence unknown.
+func TestErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		handler http.Handler
+		want    error
+	}{
+		"denied":          {answer(403, failure("AccessDenied")), store.ErrDenied},
+		"bad signature":   {answer(403, failure("SignatureDoesNotMatch")), store.ErrDenied},
+		"no bucket":       {answer(404, failure("NoSuchBucket")), store.ErrUnavailable},
+		"proxy says 404":  {answer(404, "<html>not here</html>"), store.ErrUnavailable},
+		"bare 404":        {answer(404, ""), store.ErrUnavailable},
+		"server error":    {answer(500, failure("InternalError")), store.ErrUnavailable},
+		"overloaded":      {answer(503, failure("SlowDown")), store.ErrUnavailable},
+		"other region":    {answer(301, failure("PermanentRedirect")), store.ErrUnavailable},
+		"not implemented": {answer(501, failure("NotImplemented")), store.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t, c.handler, nil)
+			_, getErr := s.Get(t.Context(), "x", 0, -1)
+			_, statErr := s.Stat(t.Context(), "x")
+			_, listErr := lastError(s)
+			for op, err := range map[string]error{"Get": getErr, "Stat": statErr, "List": listErr,
+				"Put": s.Put(t.Context(), "x", []byte("x")), "Delete": s.Delete(t.Context(), "x")} {
+				if !errors.Is(err, c.want) || errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s: %v, want one that is %v", op, err, c.want)
+				}
+				if err != nil && strings.Contains(err.Error(), "secret") {
+					t.Errorf("%s: error tells the secret: %v", op, err)
+				}
+			}
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	server := httptest.NewServer(nil)
+	server.Close()
+	s := open(t, answer(200, ""), func(o *s3.Options) { o.Endpoint = server.URL })
+	if _, err := s.Get(t.Context(), "x", 0, -1); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Get: %v, want ErrUnavailable", err)
+	}
+	if _, err := lastError(s); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("List: %v, want ErrUnavailable", err)
+	}
+}
+
+func TestMissingBucket(t *testing.T) {
+	s := open(t, fake(t), func(o *s3.Options) { o.Bucket = "other" })
+	if _, err := s.Stat(t.Context(), "x"); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Stat in a missing bucket: %v, want ErrUnavailable", err)
+	}
+}
+
+// A listing that is cut short, in any of the ways a server or a proxy may cut it, ends in an error.
+func TestCutListing(t *testing.T) {
+	const object = `<Contents><Key>some/prefix/a</Key><Size>1</Size><LastModified>2026-01-02T03:04:05Z</LastModified></Contents>`
+	const head = `<?xml version="1.0"?><ListBucketResult>`
+	whole := head + `<IsTruncated>false</IsTruncated><KeyCount>1</KeyCount>` + object + `</ListBucketResult>`
+	if n, err := lastError(open(t, answer(200, whole), nil)); n != 1 || err != nil {
+		t.Fatalf("a whole listing: %d objects, %v", n, err)
+	}
+	for name, body := range map[string]string{
+		"empty body":         "",
+		"no root":            `<?xml version="1.0"?>`,
+		"cut in the middle":  head + `<IsTruncated>false</IsTruncated>` + object,
+		"cut in an object":   head + `<IsTruncated>false</IsTruncated>` + object[:40],
+		"no word on its end": head + object + `</ListBucketResult>`,
+		"no token":           head + `<IsTruncated>true</IsTruncated>` + object + `</ListBucketResult>`,
+		"wrong count":        head + `<IsTruncated>false</IsTruncated><KeyCount>2</KeyCount>` + object + `</ListBucketResult>`,
+		"same token again":   head + `<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>` + object + `</ListBucketResult>`,
+		"another prefix":     head + `<IsTruncated>false</IsTruncated>` + strings.Replace(object, "some", "none", 1) + `</ListBucketResult>`,
+		"html":               `<html><body>Please log in</body></html>`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := lastError(open(t, answer(200, body), nil)); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("error %v, want ErrUnavailable", err)
+			}
+		})
+	}
+}
+
+// An answer that breaks off is asked for again.
+func TestBrokenBody(t *testing.T) {
+	handler := fake(t)
+	var gets atomic.Int32
+	s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || gets.Add(1) > 1 {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", "1000")
+		w.Write([]byte("half"))
+	}), nil)
+	data := bytes.Repeat([]byte("x"), 1000)
+	if err := s.Put(t.Context(), "x", data); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(t.Context(), "x", 0, -1); err != nil || !bytes.Equal(got, data) || gets.Load() != 2 {
+		t.Errorf("Get after a broken answer: %d bytes, %v, %d requests", len(got), err, gets.Load())
+	}
+}
+
+// A Put whose first answer is lost finds its own object at the second attempt and succeeds.
+func TestLostAnswer(t *testing.T) {
+	handler := fake(t)
+	var puts atomic.Int32
+	s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && puts.Add(1) == 1 {
+			handler.ServeHTTP(httptest.NewRecorder(), r)
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}), nil)
+	if err := s.Put(t.Context(), "x", []byte("mine")); err != nil || puts.Load() != 2 {
+		t.Errorf("Put: %v after %d attempts", err, puts.Load())
+	}
+	if err := s.Put(t.Context(), "x", []byte("mine")); !errors.Is(err, store.ErrExists) {
+		t.Errorf("another Put: %v, want ErrExists", err)
+	}
+}
+
+func pemOf(server *httptest.Server) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+}
+
+func TestCustomCA(t *testing.T) {
+	server := httptest.NewTLSServer(fake(t))
+	defer server.Close()
+	plain := open(t, nil, func(o *s3.Options) { o.Endpoint = server.URL })
+	if _, err := plain.Stat(t.Context(), "x"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("unknown authority: %v, want ErrUnavailable", err)
+	}
+	trusting := open(t, nil, func(o *s3.Options) { o.Endpoint, o.CACert = server.URL, pemOf(server) })
+	if err := trusting.Put(t.Context(), "x", []byte("1")); err != nil {
+		t.Errorf("known authority: %v", err)
+	}
+}
+
+func TestPutIsConditional(t *testing.T) {
+	var header atomic.Value
+	handler := fake(t)
+	s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			header.Store(r.Header.Get("If-None-Match") + " " + r.URL.Path)
+		}
+		handler.ServeHTTP(w, r)
+	}), nil)
+	if err := s.Put(t.Context(), "packs/x", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(header.Load()), "* /vault/some/prefix/packs/x"; got != want {
+		t.Errorf("If-None-Match and path = %q, want %q", got, want)
+	}
+}
