@@ -1,0 +1,208 @@
+package mover
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+// Where a mover finds things in its container.
+const (
+	// KeyFile is the age identity that opens the vault.
+	KeyFile = "/lockstep/key/identity"
+	// CAFile holds further certificate authorities for the store; it need not exist.
+	CAFile = "/lockstep/ca/ca.crt"
+
+	volumeDir = "/volume"
+)
+
+// Entries of the Secrets that a Vault names.
+const (
+	KeyEntry             = "identity"
+	AccessKeyIDEntry     = "accessKeyID"
+	SecretAccessKeyEntry = "secretAccessKey"
+	SessionTokenEntry    = "sessionToken"
+	CAEntry              = "ca.crt"
+)
+
+// ServiceAccount is the account of every mover. It has no permissions, and its token is not mounted.
+const ServiceAccount = "lockstep-mover"
+
+// VaultAccess is how a mover reaches a vault.
+type VaultAccess struct {
+	URL string
+	// KeySecret names the Secret of lockstep-system with the entry KeyEntry.
+	KeySecret string
+	// CredentialsSecret names the Secret with the store's credentials; empty for ambient ones.
+	CredentialsSecret string
+	// Volumes and Mounts are what a vault in a filesystem needs: the volume that the controller itself has there.
+	Volumes []corev1.Volume
+	Mounts  []corev1.VolumeMount
+}
+
+// JobVolume is one claim and what to do with it.
+type JobVolume struct {
+	// Claim is in lockstep-system.
+	Claim    string
+	ReadOnly bool
+	// Task needs no Dir and no VaultURL: the Job sets them.
+	Task Task
+}
+
+// JobSpec is a mover Job: one pod, with one container for each volume.
+type JobSpec struct {
+	// Name is in lockstep-system.
+	Name, Image         string
+	Labels, Annotations map[string]string
+	Vault               VaultAccess
+	Volumes             []JobVolume
+
+	NodeSelector map[string]string
+	Affinity     *corev1.Affinity
+	Tolerations  []corev1.Toleration
+	Topology     []corev1.TopologySpreadConstraint
+	// Resources of each container; without them a small request and no limit.
+	Resources corev1.ResourceRequirements
+	// Deadline bounds the whole Job; 0 is no bound.
+	Deadline time.Duration
+}
+
+// NewJob makes the Job. Nothing in it is random or depends on the time, so that making it twice makes it once.
+func NewJob(s JobSpec) (*batchv1.Job, error) {
+	if len(s.Volumes) == 0 {
+		return nil, fmt.Errorf("mover job %q has no volume", s.Name)
+	}
+	pod := corev1.PodSpec{
+		RestartPolicy:                corev1.RestartPolicyNever,
+		ServiceAccountName:           ServiceAccount,
+		AutomountServiceAccountToken: new(false),
+		EnableServiceLinks:           new(false),
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsUser:      new(int64(0)),
+			RunAsGroup:     new(int64(0)),
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+		NodeSelector:              s.NodeSelector,
+		Affinity:                  s.Affinity,
+		Tolerations:               s.Tolerations,
+		TopologySpreadConstraints: s.Topology,
+		Volumes:                   vaultVolumes(s.Vault),
+	}
+	for i, v := range s.Volumes {
+		name := fmt.Sprintf("volume-%d", i)
+		c, err := container(s, v, name)
+		if err != nil {
+			return nil, err
+		}
+		pod.Containers = append(pod.Containers, c)
+		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim},
+		}})
+	}
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: v1alpha1.SystemNamespace, Name: s.Name, Labels: s.Labels, Annotations: s.Annotations,
+		},
+		Spec: batchv1.JobSpec{
+			BackoffLimit:         new(int32(0)), // the controller owns the retries
+			PodReplacementPolicy: new(batchv1.Failed),
+			Template:             corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: s.Labels}, Spec: pod},
+		},
+	}
+	if s.Deadline > 0 {
+		job.Spec.ActiveDeadlineSeconds = new(int64(s.Deadline.Seconds()))
+	}
+	return job, nil
+}
+
+// A kubelet keeps 12 KiB of termination messages for all containers of a pod together.
+const podMessages = 12 << 10
+
+func container(s JobSpec, v JobVolume, name string) (corev1.Container, error) {
+	task := v.Task
+	task.VaultURL, task.Dir = s.Vault.URL, volumeDir
+	task.MessageLimit = min(defaultMessage, podMessages/len(s.Volumes))
+	value, err := json.Marshal(task)
+	if err != nil {
+		return corev1.Container{}, fmt.Errorf("encoding the task of claim %q: %w", v.Claim, err)
+	}
+	mounts := append([]corev1.VolumeMount{
+		{Name: name, MountPath: volumeDir, ReadOnly: v.ReadOnly},
+		{Name: "key", MountPath: path.Dir(KeyFile), ReadOnly: true},
+		{Name: "tmp", MountPath: "/tmp"},
+	}, s.Vault.Mounts...)
+	env := []corev1.EnvVar{{Name: TaskEnv, Value: string(value)}}
+	if s.Vault.CredentialsSecret != "" {
+		mounts = append(mounts, corev1.VolumeMount{Name: "ca", MountPath: path.Dir(CAFile), ReadOnly: true})
+		env = append(env,
+			fromSecret("AWS_ACCESS_KEY_ID", s.Vault.CredentialsSecret, AccessKeyIDEntry, false),
+			fromSecret("AWS_SECRET_ACCESS_KEY", s.Vault.CredentialsSecret, SecretAccessKeyEntry, false),
+			fromSecret("AWS_SESSION_TOKEN", s.Vault.CredentialsSecret, SessionTokenEntry, true))
+	}
+	return corev1.Container{
+		Name:                     name,
+		Image:                    s.Image,
+		ImagePullPolicy:          corev1.PullIfNotPresent,
+		Args:                     []string{"mover"},
+		Env:                      env,
+		VolumeMounts:             mounts,
+		Resources:                resources(s.Resources),
+		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+		SecurityContext: &corev1.SecurityContext{
+			ReadOnlyRootFilesystem:   new(true),
+			AllowPrivilegeEscalation: new(false),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities(task.Action)},
+		},
+	}, nil
+}
+
+// capabilities are what an action needs to see, or to make, files of any owner and kind. Pod Security "baseline" allows them.
+func capabilities(a Action) []corev1.Capability {
+	if a == ActionSave {
+		return []corev1.Capability{"DAC_OVERRIDE", "FOWNER"}
+	}
+	return []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "MKNOD"}
+}
+
+// resources has no processor limit: a mover may use what is idle, and a limit would only lengthen the night.
+func resources(r corev1.ResourceRequirements) corev1.ResourceRequirements {
+	if r.Requests == nil && r.Limits == nil {
+		r.Requests = corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("100m"),
+			corev1.ResourceMemory: resource.MustParse("128Mi"),
+		}
+	}
+	return r
+}
+
+func vaultVolumes(v VaultAccess) []corev1.Volume {
+	volumes := []corev1.Volume{
+		{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		secretVolume("key", v.KeySecret, KeyEntry, false),
+	}
+	if v.CredentialsSecret != "" {
+		volumes = append(volumes, secretVolume("ca", v.CredentialsSecret, CAEntry, true))
+	}
+	return append(volumes, v.Volumes...)
+}
+
+func secretVolume(name, secret, entry string, optional bool) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		SecretName: secret, Optional: new(optional), DefaultMode: new(int32(0o400)),
+		Items: []corev1.KeyToPath{{Key: entry, Path: entry}},
+	}}}
+}
+
+func fromSecret(name, secret, entry string, optional bool) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+		LocalObjectReference: corev1.LocalObjectReference{Name: secret}, Key: entry, Optional: new(optional),
+	}}}
+}

@@ -1,0 +1,149 @@
+// Package mover copies one volume to or from a vault inside a pod: the task it is given, the Job that carries it, what
+// can be seen of it from outside, and the copying itself.
+//
+// A mover has no access to the Kubernetes API. It is told its task in one environment variable, shows progress as JSON
+// lines on standard output, and leaves its result as JSON in the termination message of its container.
+package mover
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+// Action is what a mover does.
+type Action string
+
+// Actions.
+const (
+	// ActionSave reads a directory into the vault.
+	ActionSave Action = "Save"
+	// ActionLoad fills a directory from the vault.
+	ActionLoad Action = "Load"
+)
+
+// TaskEnv is the environment variable that holds a container's Task as JSON.
+const TaskEnv = "LOCKSTEP_TASK"
+
+// Task is what one container of a mover does. It holds no secret.
+type Task struct {
+	Action Action `json:"action"`
+	// VaultURL is where the vault is, as pkg/store/backend reads it.
+	VaultURL string `json:"vaultURL"`
+	// Dir is the mounted volume; NewJob sets it.
+	Dir string `json:"dir"`
+	// Snapshot is the saved volume to load.
+	Snapshot string `json:"snapshot,omitempty"`
+	// Labels go into the saved volume, for people who list a vault.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Verify says how a load is proven.
+	Verify v1alpha1.Verify `json:"verify,omitempty"`
+	// ContentRoot and MetaRoot are the digests that a load must arrive at.
+	ContentRoot string `json:"contentRoot,omitempty"`
+	MetaRoot    string `json:"metaRoot,omitempty"`
+	// MessageLimit is the most bytes that the result may have; NewJob sets it.
+	MessageLimit int `json:"messageLimit,omitempty"`
+}
+
+// ParseTask reads the value of TaskEnv.
+func ParseTask(value string) (Task, error) {
+	var t Task
+	if value == "" {
+		return t, fmt.Errorf("%s is not set: a mover is started by the controller, not by hand", TaskEnv)
+	}
+	if err := json.Unmarshal([]byte(value), &t); err != nil {
+		return t, fmt.Errorf("parsing %s: %w", TaskEnv, err)
+	}
+	return t, nil
+}
+
+// Reason says in one word why a mover failed.
+type Reason string
+
+// Reasons of a failed mover.
+const (
+	// ReasonFiles: files could not be read; Result.Files names the first. Trying again does not help.
+	ReasonFiles Reason = "Files"
+	// ReasonMismatch: what is on the volume is not what was saved.
+	ReasonMismatch Reason = "Mismatch"
+	// ReasonDamaged: the vault answers, and does not hold what it should.
+	ReasonDamaged Reason = "Damaged"
+	// ReasonVault: the vault cannot be opened with this key. Trying again does not help.
+	ReasonVault Reason = "Vault"
+	// ReasonUnavailable: the store did not answer. Trying again may help.
+	ReasonUnavailable Reason = "Unavailable"
+	// ReasonFailed: anything else; the error says what. Trying again may help.
+	ReasonFailed Reason = "Failed"
+)
+
+// Result is what one container of a mover did. Error is empty if, and only if, everything was done and proven.
+type Result struct {
+	// Snapshot is the saved or loaded volume in the vault.
+	Snapshot string `json:"snapshot,omitempty"`
+	// Bytes is the apparent size of all files, Stored what a save added to the vault, Files the number of entries.
+	Bytes       int64  `json:"bytes,omitempty"`
+	Stored      int64  `json:"stored,omitempty"`
+	Files       int64  `json:"files,omitempty"`
+	ContentRoot string `json:"contentRoot,omitempty"`
+	MetaRoot    string `json:"metaRoot,omitempty"`
+	// Verified says that a load arrived at the digests that the task named.
+	Verified bool   `json:"verified,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Reason   Reason `json:"reason,omitempty"`
+	// Unreadable are the first paths that could not be read, More the number of further ones.
+	Unreadable []string `json:"unreadable,omitempty"`
+	More       int      `json:"more,omitempty"`
+}
+
+// Permanent reports whether the mover failed in a way that another try cannot mend.
+func (r Result) Permanent() bool {
+	return r.Error != "" && r.Reason != ReasonUnavailable && r.Reason != ReasonFailed
+}
+
+// defaultMessage is what a kubelet keeps of one container's termination message, in bytes; shortestError is the length
+// below which Encode does not cut the error.
+const (
+	defaultMessage = 4096
+	shortestError  = 64
+)
+
+// Encode writes the result in at most limit bytes, 4096 if limit is 0: paths are left out first, and counted in More, then the
+// end of the error. Only a limit too small for a result without lists is exceeded.
+func (r Result) Encode(limit int) []byte {
+	if limit <= 0 {
+		limit = defaultMessage
+	}
+	for {
+		data, err := json.Marshal(r)
+		switch {
+		case err != nil || len(data) <= limit: // strings, numbers and booleans always marshal
+			return data
+		case len(r.Unreadable) > 0:
+			r.Unreadable = r.Unreadable[:len(r.Unreadable)-1]
+			r.More++
+		case len(r.Error) > shortestError:
+			r.Error = strings.ToValidUTF8(r.Error[:max(shortestError, len(r.Error)*3/4)], "")
+		default:
+			return data
+		}
+	}
+}
+
+// Decode reads what Encode wrote.
+func Decode(message string) (Result, error) {
+	var r Result
+	if err := json.Unmarshal([]byte(message), &r); err != nil {
+		return Result{}, fmt.Errorf("reading the mover's result: %w", err)
+	}
+	return r, nil
+}
+
+// Progress is one line of a mover's standard output.
+type Progress struct {
+	// Bytes is what has been read or written so far, Total all there is to do, 0 while unknown.
+	Bytes int64 `json:"bytes"`
+	Total int64 `json:"total,omitempty"`
+	Files int64 `json:"files,omitempty"`
+}
