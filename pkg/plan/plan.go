@@ -1,0 +1,228 @@
+// Package plan decides what a restore does: it takes a chosen point, the rendered objects of a commit and facts about
+// the cluster, and makes one value that a dry run prints and the controller carries out. It does no input or output.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/match"
+	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/point"
+)
+
+// Input is everything that a plan depends on.
+type Input struct {
+	// Choice is the point and why it was chosen.
+	Choice match.Choice
+	// Revision is the commit to replay.
+	Revision v1alpha1.Revision
+	// Objects are what the commit renders to.
+	Objects []*unstructured.Unstructured
+	Facts   Facts
+}
+
+// Facts are what is known of the target cluster. A nil map means not known: nothing is refused for its sake.
+type Facts struct {
+	// Claims holds the existing claims among those that the plan concerns.
+	Claims map[object.Name]ClaimFact
+	// StorageClasses holds every class of the cluster.
+	StorageClasses map[string]ClassFact
+	// Namespaces holds every existing namespace among those that the plan concerns.
+	Namespaces map[string]bool
+	// Kinds holds the served kinds among those of the objects.
+	Kinds map[schema.GroupKind]KindFact
+
+	// RestoreUID is the UID of the Restore that is being planned, empty for a dry run.
+	RestoreUID string
+	// RestoreNamespace is where the Restore is; only in lockstep-system may it reach other namespaces.
+	RestoreNamespace string
+}
+
+// ClaimFact is an existing claim.
+type ClaimFact struct {
+	Phase corev1.PersistentVolumeClaimPhase
+	// VolumeName is the volume that the claim is bound to or reserved for.
+	VolumeName string
+	// Deleting says that the claim is being deleted.
+	Deleting bool
+	// RestoreUID is the UID of the Restore that reserved the claim.
+	RestoreUID string
+	// StorageClass and Request are the claim's own, which cannot be changed any more.
+	StorageClass string
+	Request      int64
+}
+
+// ClassFact is a StorageClass.
+type ClassFact struct {
+	Provisioner          string
+	WaitForFirstConsumer bool
+	Default              bool
+}
+
+// KindFact is a kind that the cluster serves.
+type KindFact struct {
+	Namespaced bool
+}
+
+// Plan is what a restore does.
+type Plan struct {
+	// Application is "<namespace>/<policy>" of the point.
+	Application string            `json:"application"`
+	Point       Point             `json:"point"`
+	Revision    v1alpha1.Revision `json:"revision"`
+	// Definitions are namespaces and definitions of kinds; they come first.
+	Definitions []Object `json:"definitions"`
+	// Base is everything that is neither a definition, nor a workload, nor a claim with data.
+	Base []Object `json:"base"`
+	// Secrets counts the Secrets that Git does not hold and the point brings back where they are absent.
+	Secrets int `json:"secrets"`
+	// Claims are filled from the point before any pod may use them, in an order that only the point decides.
+	Claims []Claim `json:"claims"`
+	// Groups are the sets of claims that one pod mounts, and so must be reachable from one node.
+	Groups []Group `json:"groups"`
+	// Notes are claims that the commit uses and the point does not fill.
+	Notes []Note `json:"notes,omitempty"`
+	// Workloads are released when the claims they wait for are reserved.
+	Workloads []Workload `json:"workloads"`
+	// Refusals say why the restore must not begin; what they ask for is the way on. Empty means that it may.
+	Refusals []string `json:"refusals,omitempty"`
+}
+
+// Point is the chosen point.
+type Point struct {
+	ID     string    `json:"id"`
+	Taken  time.Time `json:"taken"`
+	Commit string    `json:"commit"`
+	Ref    string    `json:"ref,omitempty"`
+	Match  string    `json:"match"`
+	Reason string    `json:"reason"`
+}
+
+// Object is an object of the commit. As JSON it is its identity only: a manifest may hold secrets.
+type Object struct {
+	object.Key
+	Manifest *unstructured.Unstructured `json:"-"`
+}
+
+// Claim is a claim that is filled from the point.
+type Claim struct {
+	object.Name `json:"name"`
+	// Index is the claim's place among the point's volumes; it names the claim's temporary objects.
+	Index int `json:"index"`
+	// Origin says where the claim's definition comes from.
+	Origin Origin `json:"origin"`
+	// Target is the claim to create, without a volume.
+	Target *corev1.PersistentVolumeClaim `json:"-"`
+	// Snapshot, Bytes, Files and the roots are those of the saved volume.
+	Snapshot    string `json:"snapshot"`
+	Bytes       int64  `json:"bytes"`
+	Files       int64  `json:"files"`
+	ContentRoot string `json:"contentRoot"`
+	MetaRoot    string `json:"metaRoot"`
+	// StorageClass provisions the volume; empty if not known.
+	StorageClass         string `json:"storageClass,omitempty"`
+	WaitForFirstConsumer bool   `json:"waitForFirstConsumer,omitempty"`
+	// Size is the number of bytes of the volume: what Git asks for, or what the saved one had if that is more.
+	Size int64 `json:"size"`
+	// Group is the index of the claim's Group.
+	Group int `json:"group"`
+}
+
+// Roots is the digest that the filled volume must have, as AnnotationHydrated holds it.
+func (c Claim) Roots() string { return c.ContentRoot + "/" + c.MetaRoot }
+
+// Origin says where a claim's definition comes from.
+type Origin string
+
+// Origins of a claim.
+const (
+	// OriginGit: the commit renders the claim.
+	OriginGit Origin = "Git"
+	// OriginTemplate: a StatefulSet of the commit has a template for the claim.
+	OriginTemplate Origin = "Template"
+	// OriginPoint: the commit does not know the claim; it is made as the point recorded it.
+	OriginPoint Origin = "Point"
+)
+
+// Group is the claims of one pod, or of several that share a claim.
+type Group struct {
+	// Index is the smallest index of the group's claims.
+	Index int `json:"index"`
+	// Consumers are the workloads that mount the claims.
+	Consumers []object.Key  `json:"consumers,omitempty"`
+	Claims    []object.Name `json:"claims"`
+	// Where the consumers' pods may run, for the pod that fills the claims.
+	NodeSelector map[string]string    `json:"-"`
+	NodeAffinity *corev1.NodeAffinity `json:"-"`
+	Tolerations  []corev1.Toleration  `json:"-"`
+}
+
+// Note says what becomes of a claim that the point does not fill.
+type Note struct {
+	Claim  object.Name `json:"claim"`
+	Reason string      `json:"reason"`
+}
+
+// Workload is something that makes pods.
+type Workload struct {
+	Object
+	// WaitsFor are the claims that must be reserved before the workload is created.
+	WaitsFor []object.Name `json:"waitsFor,omitempty"`
+}
+
+// Claim returns the plan's claim of the name; nil if the point does not fill it.
+func (p *Plan) Claim(name object.Name) *Claim {
+	i := slices.IndexFunc(p.Claims, func(c Claim) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &p.Claims[i]
+}
+
+// New makes the plan. An error means that an object of the commit has not the shape of its kind; whatever speaks against
+// the restore is in Refusals.
+func New(in Input) (*Plan, error) {
+	set, err := object.NewSet(in.Objects)
+	if err != nil {
+		return nil, err
+	}
+	record := in.Choice.Record
+	p := &Plan{
+		Application: record.Application,
+		Point: Point{
+			ID: record.ID, Taken: record.Taken.UTC(), Commit: record.Revision.Commit, Ref: record.Revision.Ref,
+			Match: in.Choice.Match, Reason: in.Choice.Reason,
+		},
+		Revision: in.Revision,
+	}
+	if record.Residual != nil {
+		p.Secrets = record.Residual.Secrets
+	}
+	b := builder{in: in, set: set, plan: p}
+	for _, step := range []func() error{b.readSets, b.claims, b.groups, b.objects, b.notes, b.refuse} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func sortedVolumes(r point.Record) []point.Volume {
+	volumes := slices.Clone(r.Volumes)
+	slices.SortFunc(volumes, func(a, b point.Volume) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Claim, b.Claim))
+	})
+	return volumes
+}
+
+func (b *builder) refusef(format string, args ...any) {
+	b.plan.Refusals = append(b.plan.Refusals, fmt.Sprintf(format, args...))
+}
