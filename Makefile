@@ -1,0 +1,102 @@
+# Lockstep. `make demo` runs the main job on test clusters of its own, `make test` passes the tests.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN     := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+IMAGE   ?= lockstep.test/controller:dev
+LINT    := go tool -modfile=tools/go.mod golangci-lint
+# The race detector needs a C compiler; without one the tests still run and say so.
+RACE    := $(if $(shell command -v gcc || command -v cc),-race,)
+# Real clusters need Linux and root.
+CLUSTERS := $(shell [ "$$(uname -s)" = Linux ] && [ "$$(id -u)" = 0 ] && echo yes)
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build lockstep and the controller into bin/.
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cli/lockstep ./controller
+
+.PHONY: demo
+demo: ## Deploy, save, lose and restore a shop on two real clusters; proves schema, rows and keys.
+ifeq ($(CLUSTERS),yes)
+	@$(MAKE) --no-print-directory lab
+	@go run ./test/demo
+else
+	@go run ./test/demo
+endif
+
+.PHONY: demo-down
+demo-down: ## End every test cluster and the lab.
+	$(BIN)/cluster down --all
+
+##@ Test
+
+.PHONY: test
+test: ## Run every test: unit, real API server, real clusters.
+ifeq ($(CLUSTERS),yes)
+	@$(MAKE) --no-print-directory lab test-packages test-cluster test-e2e
+else
+	@$(MAKE) --no-print-directory build test-packages
+	@echo "NOT RUN: the tests on a real API server and on real clusters: they need Linux and root"
+endif
+
+.PHONY: test-packages
+test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
+	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) ./action/... ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/lab/... ./test/shop/...
+
+.PHONY: test-cluster
+test-cluster: ## Run the tests of the test cluster itself, csi-sanity among them.
+	go -C test/cluster test ./...
+	$(BIN)/cluster sanity
+
+.PHONY: test-e2e
+test-e2e: ## Run the end-to-end tests on real clusters.
+	go test -v -count=1 -timeout 60m ./test/e2e/...
+
+.PHONY: lab
+lab: build image ## Build everything that the real clusters need (minutes the first time).
+	$(BIN)/cluster build
+
+$(BIN)/cluster: $(shell find test/cluster -name '*.go' -o -name 'go.*' 2>/dev/null)
+	go -C test/cluster build -o $(CURDIR)/$@ ./cmd/cluster
+
+.PHONY: image
+image: build $(BIN)/cluster ## Pack the controller's image into bin/image.tar.
+	$(BIN)/cluster image pack -o $(BIN)/image.tar -t $(IMAGE) -e /controller controller=$(BIN)/controller
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Regenerate deep copies, CRDs and RBAC.
+	go tool controller-gen object paths=./pkg/api/... crd:maxDescLen=400 output:crd:dir=manifests/crd
+	go tool controller-gen rbac:roleName=lockstep-controller paths=./controller/... output:rbac:dir=manifests/rbac
+
+.PHONY: fmt
+fmt: ## Format the code.
+	$(LINT) fmt ./...
+	cd test/cluster && gofmt -l -w .
+
+.PHONY: lint
+lint: ## Vet and lint, the import directions among them.
+	go vet ./...
+	go -C test/cluster vet ./...
+	$(LINT) run ./...
+
+.PHONY: verify
+verify: generate fmt lint ## Regenerate, format, vet, lint; fails if that changes anything.
+	go mod tidy
+	go -C test/cluster mod tidy
+	@git diff --exit-code || { echo "the tree is dirty: commit what make verify changed"; exit 1; }
+	@untracked="$$(git ls-files --others --exclude-standard)"; [ -z "$$untracked" ] || { echo "untracked: $$untracked"; exit 1; }
+
+.PHONY: bench
+bench: ## Run the benchmarks of the packages.
+	go test -run '^$$' -bench . -benchmem ./pkg/...
