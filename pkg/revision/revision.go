@@ -89,8 +89,8 @@ func NormalizeURL(raw string) string {
 func StripCredentials(raw string) string {
 	u := parse(raw)
 	switch {
-	case u.Scheme == "":
-		return raw
+	case u.Scheme == "" && u.Host == "":
+		return u.Path
 	case u.Scheme == schemeSCP:
 		if u.User == nil {
 			return u.Host + ":" + u.Opaque
