@@ -114,7 +114,7 @@ type Object struct {
 
 // Claim is a claim that is filled from the point.
 type Claim struct {
-	object.Name `json:"name"`
+	Name object.Name `json:"claim"`
 	// Index is the claim's place among the point's volumes; it names the claim's temporary objects.
 	Index int `json:"index"`
 	// Origin says where the claim's definition comes from.

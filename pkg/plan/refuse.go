@@ -146,11 +146,11 @@ func (b *builder) refuseClass(c Claim) {
 
 func (b *builder) refuseNamespace(c Claim) {
 	if c.Origin != OriginGit { // Git's objects are asked about one by one
-		b.refuseReach(object.Key{Kind: object.Claim.Kind, Namespace: c.Namespace, Name: c.Name.Name})
+		b.refuseReach(object.Key{Kind: object.Claim.Kind, Namespace: c.Name.Namespace, Name: c.Name.Name})
 	}
-	rendered := b.set.Has(object.Namespace, object.Name{Name: c.Namespace})
-	if b.in.Facts.Namespaces != nil && !b.in.Facts.Namespaces[c.Namespace] && !rendered {
-		text := fmt.Sprintf("namespace %q does not exist and the commit does not render it; create it or add it to Git", c.Namespace)
+	rendered := b.set.Has(object.Namespace, object.Name{Name: c.Name.Namespace})
+	if b.in.Facts.Namespaces != nil && !b.in.Facts.Namespaces[c.Name.Namespace] && !rendered {
+		text := fmt.Sprintf("namespace %q does not exist and the commit does not render it; create it or add it to Git", c.Name.Namespace)
 		if !slices.Contains(b.plan.Refusals, text) {
 			b.plan.Refusals = append(b.plan.Refusals, text)
 		}
