@@ -38,6 +38,10 @@ const (
 	ReasonNotInitialised = "NotInitialised"
 	// ReasonUnreachable: the store does not answer, or refuses; what it holds is unknown.
 	ReasonUnreachable = "Unreachable"
+	// ReasonVaultReplaced: another vault stands where this one stood.
+	ReasonVaultReplaced = "VaultReplaced"
+	// ReasonDamaged: the vault was altered or is incomplete.
+	ReasonDamaged = "Damaged"
 )
 
 // Reasons of ProtectionPolicy.

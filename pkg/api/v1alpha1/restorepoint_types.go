@@ -133,6 +133,9 @@ type VolumeCapture struct {
 	// Progress is the number of bytes read so far.
 	// +optional
 	Progress int64 `json:"progress,omitempty"`
+	// Attempts is the number of movers that were started.
+	// +optional
+	Attempts int32 `json:"attempts,omitempty"`
 	// ContentRoot and MetaRoot are the digests of the saved tree.
 	// +optional
 	ContentRoot string `json:"contentRoot,omitempty"`
