@@ -1,0 +1,115 @@
+// Package catalog keeps the records of restore points, and the residual objects that go with them, in a vault.
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/lockstep-dr/lockstep/pkg/point"
+	"github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+// ErrPointNotFound says that the vault answered and holds no such point.
+var ErrPointNotFound = errors.New("restore point not found")
+
+// ErrConflict says that another record stands under the same ID.
+var ErrConflict = errors.New("another restore point has this id")
+
+// Put writes a record, durable on return, and reads it back. Writing the same record again changes nothing; a different one under
+// the same ID is refused with ErrConflict.
+func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
+	data, err := point.Encode(r)
+	if err != nil {
+		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
+	}
+	if err := putOnce(ctx, v, point.DocumentKind, r.ID, data); err != nil {
+		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
+	}
+	return nil
+}
+
+// PutResidual writes the residual objects of a point under its ID, durable on return, in the same way as Put.
+func PutResidual(ctx context.Context, v *volume.Vault, id string, data []byte) error {
+	if err := putOnce(ctx, v, point.ResidualKind, id, data); err != nil {
+		return fmt.Errorf("writing residual of restore point %q: %w", id, err)
+	}
+	return nil
+}
+
+// Residual reads the residual objects of a point. It returns nil for a point that has none.
+func Residual(ctx context.Context, v *volume.Vault, r point.Record) ([]byte, error) {
+	if r.Residual == nil {
+		return nil, nil
+	}
+	d, err := v.Document(ctx, point.ResidualKind, r.Residual.Document)
+	if err != nil {
+		return nil, fmt.Errorf("reading residual of restore point %q: %w", r.ID, err)
+	}
+	return d.Data, nil
+}
+
+// List returns every record of the vault, oldest first. It is complete or an error: a record that cannot be read or
+// understood is never left out.
+func List(ctx context.Context, v *volume.Vault) ([]point.Record, error) {
+	documents, err := v.Documents(ctx, point.DocumentKind, "")
+	if err != nil {
+		return nil, fmt.Errorf("listing restore points: %w", err)
+	}
+	records := make([]point.Record, 0, len(documents))
+	for _, d := range documents {
+		r, err := decode(d)
+		if err != nil {
+			return nil, fmt.Errorf("listing restore points: %w", err)
+		}
+		records = append(records, r)
+	}
+	slices.SortStableFunc(records, func(a, b point.Record) int {
+		if c := a.Taken.Compare(b.Taken); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return records, nil
+}
+
+// Get returns one record, or ErrPointNotFound.
+func Get(ctx context.Context, v *volume.Vault, id string) (point.Record, error) {
+	d, err := v.Document(ctx, point.DocumentKind, id)
+	if errors.Is(err, volume.ErrDocumentNotFound) {
+		return point.Record{}, fmt.Errorf("restore point %q: %w", id, ErrPointNotFound)
+	}
+	if err != nil {
+		return point.Record{}, fmt.Errorf("reading restore point %q: %w", id, err)
+	}
+	return decode(d)
+}
+
+func decode(d volume.Document) (point.Record, error) {
+	r, err := point.Decode(d.Data)
+	if err != nil {
+		return r, fmt.Errorf("restore point %q: %w", d.Name, err)
+	}
+	if r.ID != d.Name {
+		return r, fmt.Errorf("restore point %q: %w: it says it is %q", d.Name, point.ErrInvalid, r.ID)
+	}
+	return r, nil
+}
+
+// putOnce writes a document and reads it back: what the store acknowledged and does not give back is not durable.
+func putOnce(ctx context.Context, v *volume.Vault, kind, name string, data []byte) error {
+	if err := v.PutDocument(ctx, kind, name, data); err != nil && !errors.Is(err, volume.ErrDocumentExists) {
+		return err
+	}
+	d, err := v.Document(ctx, kind, name)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(d.Data, data) {
+		return ErrConflict
+	}
+	return nil
+}
