@@ -22,6 +22,8 @@ const (
 	AnnotationExclude = "lockstep.dev/exclude"
 	// AnnotationRestoredFrom on a claim names the restore point that its data came from.
 	AnnotationRestoredFrom = "lockstep.dev/restored-from"
+	// AnnotationOwners on a Secret that came out of a restore point names who owned it: "<kind>/<name>", separated by commas.
+	AnnotationOwners = "lockstep.dev/owners"
 	// AnnotationReconcileAt on any kind asks for a reconciliation now; its value is any new text.
 	AnnotationReconcileAt = "lockstep.dev/reconcile-at"
 
@@ -43,8 +45,9 @@ const (
 	LabelRestore = "lockstep.dev/restore-uid"
 	// LabelPolicy holds the name of the ProtectionPolicy that made a RestorePoint.
 	LabelPolicy = "lockstep.dev/policy"
-	// LabelApplicationName and LabelApplicationNamespace mark every object that the Direct engine applied from Git.
-	LabelApplicationName      = "lockstep.dev/name"
+	// LabelApplicationName marks every object that the Direct engine applied from Git, with the name of its application.
+	LabelApplicationName = "lockstep.dev/name"
+	// LabelApplicationNamespace is the namespace of LabelApplicationName.
 	LabelApplicationNamespace = "lockstep.dev/namespace"
 )
 

@@ -27,9 +27,9 @@ type Revision struct {
 type Trigger string
 
 const (
-	// TriggerManual: a person or a pipeline asked.
+	// TriggerManual says that a person or a pipeline asked.
 	TriggerManual Trigger = "Manual"
-	// TriggerSchedule: the policy's schedule asked.
+	// TriggerSchedule says that the policy's schedule asked.
 	TriggerSchedule Trigger = "Schedule"
 )
 
