@@ -1,0 +1,157 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+// verdict is what a policy is told, and whether a point is due.
+type verdict struct {
+	status  metav1.ConditionStatus
+	reason  string
+	message string
+	stalled bool
+
+	claims    []string
+	lastPoint *v1alpha1.PointReference
+	// due is the scheduled moment to ask a point for now, zero for none; next is when the next run begins.
+	due, next time.Time
+}
+
+// decide judges a policy by what was observed.
+func decide(p *v1alpha1.ProtectionPolicy, o observation, now time.Time) verdict {
+	v := verdict{lastPoint: newest(o.points)}
+	for i := range o.claims {
+		v.claims = append(v.claims, o.claims[i].Name)
+	}
+	s, err := scheduleOf(p)
+	if err == nil {
+		err = o.invalid
+	}
+	if err != nil {
+		v.status, v.reason, v.message, v.stalled = metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec, err.Error(), true
+		return v
+	}
+	v.judge(p, o)
+	if s == nil || p.Spec.Suspend {
+		return v
+	}
+	v.next = s.upcoming(now)
+	if v.status == metav1.ConditionTrue && len(o.busy) == 0 && !unfinished(o.points) {
+		v.due = s.due(lastRun(p), now)
+	}
+	return v
+}
+
+// judge sets the Ready condition of a policy that says something possible.
+func (v *verdict) judge(p *v1alpha1.ProtectionPolicy, o observation) {
+	if len(v.claims) == 0 {
+		v.status, v.reason, v.stalled = metav1.ConditionFalse, v1alpha1.ReasonNoVolumes, true
+		v.message = fmt.Sprintf("no claim in namespace %q is selected: nothing would be saved", p.Namespace)
+		return
+	}
+	if status, message := vaultStatus(p.Spec.Vaults[0], o.vault); status != metav1.ConditionTrue {
+		v.status, v.reason, v.message = status, v1alpha1.ReasonVaultNotReady, message
+		return
+	}
+	v.status, v.reason, v.message = metav1.ConditionTrue, v1alpha1.ReasonProtecting, fmt.Sprintf("protects %s", count(len(v.claims), "claim"))
+	if p.Spec.Suspend {
+		v.reason, v.message = v1alpha1.ReasonSuspended, "the schedule is suspended; points made by hand still work"
+	}
+}
+
+func vaultStatus(name string, vault *v1alpha1.Vault) (metav1.ConditionStatus, string) {
+	if vault == nil {
+		return metav1.ConditionFalse, fmt.Sprintf("there is no Vault %q", name)
+	}
+	ready := conditions.Get(vault, v1alpha1.ConditionReady)
+	if ready == nil {
+		return metav1.ConditionUnknown, fmt.Sprintf("vault %q was not opened yet", name)
+	}
+	return ready.Status, fmt.Sprintf("vault %q is not ready: %s", name, ready.Message)
+}
+
+// show writes the verdict into the status.
+func (v *verdict) show(p *v1alpha1.ProtectionPolicy) {
+	p.Status.Claims, p.Status.NextRun = v.claims, nil
+	if v.lastPoint != nil { // else keep what is known: points may be deleted, their records are not
+		p.Status.LastPoint = v.lastPoint
+	}
+	if !v.next.IsZero() {
+		p.Status.NextRun = &metav1.Time{Time: v.next}
+	}
+	conditions.Delete(p, v1alpha1.ConditionReconciling)
+	conditions.Delete(p, v1alpha1.ConditionStalled)
+	if v.stalled {
+		conditions.MarkStalled(p, v.reason, "%s", v.message)
+	}
+	conditions.Set(p, &metav1.Condition{Type: v1alpha1.ConditionReady, Status: v.status, Reason: v.reason, Message: v.message})
+}
+
+// wait is how long nothing is to be done unless something changes.
+func (v *verdict) wait(now time.Time) time.Duration {
+	if v.next.IsZero() {
+		return recheck
+	}
+	return min(max(v.next.Sub(now), time.Second), recheck)
+}
+
+func scheduleOf(p *v1alpha1.ProtectionPolicy) (*schedule, error) {
+	if p.Spec.Schedule == "" {
+		return nil, nil
+	}
+	s, err := parseSchedule(p.Spec.Schedule, p.Spec.TimeZone, p.UID)
+	if err != nil {
+		return nil, err
+	}
+	if s.next(p.CreationTimestamp.Time).IsZero() {
+		return nil, fmt.Errorf("schedule %q never comes", p.Spec.Schedule)
+	}
+	return s, nil
+}
+
+// lastRun is the moment after which runs count.
+func lastRun(p *v1alpha1.ProtectionPolicy) time.Time {
+	if p.Status.LastRun != nil {
+		return p.Status.LastRun.Time
+	}
+	return p.CreationTimestamp.Time
+}
+
+func unfinished(points []v1alpha1.RestorePoint) bool {
+	for i := range points {
+		if p := &points[i]; p.DeletionTimestamp.IsZero() && !conditions.IsReady(p) && !conditions.IsStalled(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// newest is the Ready point with the newest data.
+func newest(points []v1alpha1.RestorePoint) *v1alpha1.PointReference {
+	var found *v1alpha1.PointReference
+	for i := range points {
+		p := &points[i]
+		if !conditions.IsReady(p) || p.Status.Taken == nil || found != nil && !p.Status.Taken.After(found.Taken.Time) {
+			continue
+		}
+		found = &v1alpha1.PointReference{Name: p.Name, Taken: *p.Status.Taken}
+		if p.Status.Revision != nil {
+			found.Commit = p.Status.Revision.Commit
+		}
+	}
+	return found
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
