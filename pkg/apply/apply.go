@@ -7,31 +7,12 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/object"
 )
-
-// Key identifies an object; the version of its API does not matter.
-type Key struct {
-	schema.GroupKind
-	Namespace, Name string
-}
-
-// KeyOf is the Key of an object.
-func KeyOf(o *unstructured.Unstructured) Key {
-	return Key{GroupKind: o.GroupVersionKind().GroupKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
-}
-
-// String is "<Kind>/<namespace>/<name>", without the namespace for cluster-scoped objects.
-func (k Key) String() string {
-	if k.Namespace == "" {
-		return k.Kind + "/" + k.Name
-	}
-	return k.Kind + "/" + k.Namespace + "/" + k.Name
-}
 
 // Action is what Apply did to an object.
 type Action string
@@ -45,13 +26,13 @@ const (
 
 // Entry is one applied object.
 type Entry struct {
-	Key    Key
+	Key    object.Key
 	Action Action
 }
 
 // ObjectError names the object that the API server did not take.
 type ObjectError struct {
-	Key Key
+	Key object.Key
 	Err error
 }
 
@@ -92,13 +73,13 @@ func (a *Applier) Apply(ctx context.Context, objects []*unstructured.Unstructure
 }
 
 // Health reads each object once and says how it fares. An error means that it is not known.
-func (a *Applier) Health(ctx context.Context, objects []*unstructured.Unstructured) (map[Key]Status, error) {
+func (a *Applier) Health(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]Status, error) {
 	return nil, errors.ErrUnsupported
 }
 
 // Wait reads the health of the objects until all are Current, one has Failed, or the timeout is over; progress, if not
 // nil, is called after each read with the statuses that changed. The error names the objects that are not Current and why.
-func (a *Applier) Wait(ctx context.Context, objects []*unstructured.Unstructured, timeout time.Duration, progress func(map[Key]Status)) error {
+func (a *Applier) Wait(ctx context.Context, objects []*unstructured.Unstructured, timeout time.Duration, progress func(map[object.Key]Status)) error {
 	return errors.ErrUnsupported
 }
 
