@@ -109,3 +109,9 @@ func trim(b []byte) string {
 	}
 	return string(b)
 }
+
+// Pool is the file that holds the disk under the cluster's volumes.
+func (c *Cluster) Pool(ctx context.Context) (string, error) {
+	out, err := c.lab.cluster(ctx, "status", "-o", "json", c.Name)
+	return trim(out), err
+}

@@ -38,22 +38,27 @@ type Repository struct {
 	dir string
 }
 
-// Publish makes the repository name on the lab's Git server with release v1.0.0 committed and tagged. dir is an empty
-// directory for the work tree.
-func Publish(ctx context.Context, l *lab.Lab, name, dir string) (*Repository, error) {
+// NewRepository makes the empty repository name on the lab's Git server, with a work tree in dir.
+func NewRepository(ctx context.Context, l *lab.Lab, name, dir string) (*Repository, error) {
 	url, err := l.Repository(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	r := &Repository{URL: url, dir: dir}
-	example, err := exampleDir()
-	if err != nil {
-		return nil, err
-	}
 	if err := r.git(ctx, "init", "-q", "-b", "main"); err != nil {
 		return nil, err
 	}
-	if err := r.git(ctx, "remote", "add", "origin", url); err != nil {
+	return r, r.git(ctx, "remote", "add", "origin", url)
+}
+
+// Publish makes the repository name with release v1.0.0 of the shop committed and tagged.
+func Publish(ctx context.Context, l *lab.Lab, name, dir string) (*Repository, error) {
+	r, err := NewRepository(ctx, l, name, dir)
+	if err != nil {
+		return nil, err
+	}
+	example, err := exampleDir()
+	if err != nil {
 		return nil, err
 	}
 	if err := r.copyFiles(example); err != nil {
