@@ -228,7 +228,7 @@ func (r *Repository) newStore(name string) *filesystem.Storage {
 	fs := &limitedFS{Filesystem: osfs.New(filepath.Join(r.remote.dir, name)), left: new(atomic.Int64)}
 	fs.left.Store(r.limits.fetch)
 	return filesystem.NewStorageWithOptions(fs, cache.NewObjectLRU(cacheSize), filesystem.Options{
-		ExclusiveAccess: true, LargeObjectThreshold: largeObject,
+		LargeObjectThreshold: largeObject,
 	})
 }
 
