@@ -1,0 +1,15 @@
+//go:build !linux
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+var errLinux = fmt.Errorf("%w: saving and loading need Linux", errors.ErrUnsupported)
+
+func scanTree(context.Context, string, sink, *progress) (Roots, error) { return Roots{}, errLinux }
+
+func loadTree(context.Context, string, *record, *fetcher, Verify, *progress) error { return errLinux }

@@ -1,0 +1,292 @@
+// Package volume saves directory trees into a Vault and loads them again: deduplicated, compressed, encrypted and
+// verified. A Vault is a store.Store that holds objects of the format described in docs/vault-format.md. It also keeps
+// small sealed documents, such as the records of restore points.
+//
+// Saving and loading need Linux; everything else works everywhere.
+package volume
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lockstep-dr/lockstep/pkg/store"
+)
+
+// Vault is an open Vault. Its methods may be called from several goroutines at once.
+type Vault struct {
+	store  store.Store
+	keys   keys
+	config []byte // the config object, as read
+	id     string
+}
+
+// config is the first line of the config object; the second is its authentication code.
+type config struct {
+	Format  string    `json:"format"`
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Chunker string    `json:"chunker"`
+	Created time.Time `json:"created"`
+}
+
+const (
+	configName   = "config"
+	configFormat = "lockstep-vault"
+	chunker      = "fixed-65536"
+	keyMagic     = "lockstep vault key 1\n"
+	keyPrefix    = "keys/"
+
+	// maxSmall bounds objects that are read whole, other than packs.
+	maxSmall = 64 << 20
+	// parallel is how many requests to the store run at once, unless told otherwise.
+	parallel = 8
+)
+
+// Create makes a Vault in an empty store, to be opened by any one of the recipients. It returns ErrVaultExists, and
+// changes nothing, if the store holds one.
+func Create(ctx context.Context, s store.Store, recipients ...age.Recipient) (*Vault, error) {
+	if len(recipients) == 0 {
+		return nil, errors.New("creating vault: no recipient given")
+	}
+	switch _, err := s.Stat(ctx, configName); {
+	case err == nil:
+		return nil, fmt.Errorf("creating vault: %w", ErrVaultExists)
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, fmt.Errorf("creating vault: %w", err)
+	}
+	id, master := make([]byte, 16), make([]byte, masterSize)
+	rand.Read(id)
+	rand.Read(master)
+	v := &Vault{store: s, keys: newKeys(master), id: hex.EncodeToString(id)}
+	key, err := wrapKey(v.id, master, recipients)
+	if err != nil {
+		return nil, fmt.Errorf("creating vault: %w", err)
+	}
+	if v.config, err = v.newConfig(); err != nil {
+		return nil, fmt.Errorf("creating vault: %w", err)
+	}
+	// The key goes first: whoever finds a config can open it. Of several creators the first to write its config wins, and the
+	// others' keys, which name another vault, are ignored for ever.
+	if err := s.Put(ctx, keyPrefix+randomName(), key); err != nil {
+		return nil, fmt.Errorf("creating vault: %w", err)
+	}
+	switch err := s.Put(ctx, configName, v.config); {
+	case errors.Is(err, store.ErrExists):
+		return nil, fmt.Errorf("creating vault: %w", ErrVaultExists)
+	case err != nil:
+		return nil, fmt.Errorf("creating vault: %w", err)
+	}
+	return v, nil
+}
+
+// Open opens a Vault with whichever of the identities fits. It returns ErrNoVault if the store proves to hold none,
+// ErrWrongKey if no identity fits, ErrDamaged if the config was altered.
+func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vault, error) {
+	data, err := s.Get(ctx, configName, 0, -1)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("opening vault: %w", ErrNoVault)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	c, err := decodeConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	master, err := findKey(ctx, s, c.ID, identities)
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	v := &Vault{store: s, keys: newKeys(master), config: data, id: c.ID}
+	line, mac := cutConfig(data)
+	if !hmac.Equal(mac, v.configMAC(line)) {
+		return nil, fmt.Errorf("opening vault: object %q: %w: authentication failed", configName, ErrDamaged)
+	}
+	return v, nil
+}
+
+// ID is the Vault's random identity, 32 hexadecimal digits.
+func (v *Vault) ID() string { return v.id }
+
+func (v *Vault) newConfig() ([]byte, error) {
+	line, err := json.Marshal(config{configFormat, version, v.id, chunker, time.Now().UTC().Truncate(time.Second)})
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "%s\n%x\n", line, v.configMAC(line)), nil
+}
+
+func (v *Vault) configMAC(line []byte) []byte {
+	h := hmac.New(sha256.New, v.keys.config)
+	h.Write(line)
+	return h.Sum(nil)
+}
+
+// cutConfig separates the line that is authenticated from its code; the code is nil if there is none.
+func cutConfig(data []byte) (line, mac []byte) {
+	line, rest, _ := bytes.Cut(data, []byte("\n"))
+	mac, err := hex.DecodeString(string(bytes.TrimSuffix(rest, []byte("\n"))))
+	if err != nil {
+		return line, nil
+	}
+	return line, mac
+}
+
+func decodeConfig(data []byte) (config, error) {
+	var c config
+	line, _ := cutConfig(data)
+	if err := json.Unmarshal(line, &c); err != nil || c.Format != configFormat {
+		return c, fmt.Errorf("object %q: %w: not the config of a vault", configName, ErrDamaged)
+	}
+	if c.Version != version || c.Chunker != chunker {
+		return c, fmt.Errorf("object %q: vault of version %d with chunker %q: this program knows version %d with %q",
+			configName, c.Version, c.Chunker, version, chunker)
+	}
+	if !validID(c.ID) {
+		return c, fmt.Errorf("object %q: %w: bad vault id %q", configName, ErrDamaged, c.ID)
+	}
+	return c, nil
+}
+
+// confirm returns an error unless the store still holds this very Vault. What is not found in a store that passes
+// was proven absent, and not lost with the whole store.
+func (v *Vault) confirm(ctx context.Context) error {
+	data, err := v.store.Get(ctx, configName, 0, -1)
+	if errors.Is(err, store.ErrNotFound) || err == nil && !bytes.Equal(data, v.config) {
+		return fmt.Errorf("%w: it no longer holds the vault that was opened", store.ErrUnavailable)
+	}
+	return err
+}
+
+// wrapKey returns a key object: the master key, encrypted to the recipients.
+func wrapKey(id string, master []byte, recipients []age.Recipient) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, recipients...)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping the master key: %w", err)
+	}
+	if _, err := io.WriteString(w, keyMagic+id+string(master)); err != nil {
+		return nil, fmt.Errorf("wrapping the master key: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("wrapping the master key: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// unwrapKey returns the master key in a key object, or nil if it is for other identities or another vault.
+func unwrapKey(data []byte, id string, identities []age.Identity) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(data), identities...)
+	if noMatch := (*age.NoIdentityMatchError)(nil); errors.As(err, &noMatch) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	rest, ok := bytes.CutPrefix(content, []byte(keyMagic))
+	if !ok || len(rest) != len(id)+masterSize {
+		return nil, fmt.Errorf("%w: not a vault key", ErrDamaged)
+	}
+	if string(rest[:len(id)]) != id {
+		return nil, nil
+	}
+	return rest[len(id):], nil
+}
+
+// findKey tries all key objects. One that is damaged only matters if no other opens the vault.
+func findKey(ctx context.Context, s store.Store, id string, identities []age.Identity) ([]byte, error) {
+	if len(identities) == 0 {
+		return nil, fmt.Errorf("%w: no key given", ErrWrongKey)
+	}
+	names, err := list(ctx, s, keyPrefix)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: no key objects", ErrDamaged)
+	}
+	var damage error
+	for _, info := range names {
+		data, err := s.Get(ctx, info.Name, 0, -1)
+		if err != nil {
+			return nil, err
+		}
+		master, err := unwrapKey(data, id, identities)
+		if master != nil {
+			return master, nil
+		}
+		if err != nil {
+			damage = errors.Join(damage, fmt.Errorf("object %q: %w", info.Name, err))
+		}
+	}
+	if damage != nil {
+		return nil, damage
+	}
+	return nil, ErrWrongKey
+}
+
+func randomName() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// validID tells whether s is what randomName returns.
+func validID(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 16 && hex.EncodeToString(b) == s
+}
+
+// list returns a whole listing, sorted by name, or an error.
+func list(ctx context.Context, s store.Store, prefix string) ([]store.Info, error) {
+	var infos []store.Info
+	for info, err := range s.List(ctx, prefix) {
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, info)
+	}
+	slices.SortFunc(infos, func(a, b store.Info) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	return infos, nil
+}
+
+// getSmall reads an object whole that is expected to be small.
+func (v *Vault) getSmall(ctx context.Context, info store.Info) ([]byte, error) {
+	if info.Size > maxSmall {
+		return nil, fmt.Errorf("object %q: %w: %d bytes are too many", info.Name, ErrDamaged, info.Size)
+	}
+	return v.store.Get(ctx, info.Name, 0, info.Size)
+}
+
+// each calls do for all items, several at once, until the first error.
+func each[T any](ctx context.Context, items []T, do func(ctx context.Context, i int, item T) error) error {
+	g, groupCtx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, item := range items {
+		if groupCtx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return do(groupCtx, i, item) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
