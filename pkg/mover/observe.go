@@ -111,7 +111,7 @@ func (s *State) waiting(w *corev1.ContainerStateWaiting) {
 
 // conclude sets the phase from the Job and the results.
 func (s *State) conclude(job *batchv1.Job) {
-	over, why := finished(job)
+	over, why := Finished(job)
 	if over && why != "" && s.Message == "" {
 		s.Message = why
 	}
@@ -154,7 +154,8 @@ func claimsByContainer(pod *corev1.PodSpec) map[string]string {
 	return claims
 }
 
-func finished(job *batchv1.Job) (bool, string) {
+// Finished reports whether a Job is over, and if it failed as a whole, why.
+func Finished(job *batchv1.Job) (bool, string) {
 	for _, c := range job.Status.Conditions {
 		if c.Status != corev1.ConditionTrue {
 			continue

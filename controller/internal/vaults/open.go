@@ -37,6 +37,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // Unknown reports whether the vault may well be in order: the store did not answer, or refused to.
 func (e *Error) Unknown() bool { return e.Reason == v1alpha1.ReasonUnreachable }
 
+// NewError sorts an error that came out of the vault.
+func NewError(vault string, err error) error { return &Error{vault, reasonOf(err), err} }
+
 // OpenStore opens the store of a URL; backend.Open is the one that is used outside of tests.
 type OpenStore func(ctx context.Context, url string, c backend.Credentials) (store.Store, error)
 
@@ -79,7 +82,7 @@ func (o *Opener) open(ctx context.Context, v *v1alpha1.Vault) (*volume.Vault, er
 	}
 	opened, err := volume.Open(ctx, s, identities...)
 	if err != nil {
-		return nil, &Error{v.Name, reasonOf(err), err}
+		return nil, NewError(v.Name, err)
 	}
 	if v.Status.ID != "" && v.Status.ID != opened.ID() {
 		return nil, &Error{v.Name, v1alpha1.ReasonVaultReplaced, fmt.Errorf("this is vault %s; until now vault %s was in its place. "+

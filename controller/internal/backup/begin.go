@@ -1,0 +1,198 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/lockstep-dr/lockstep/controller/internal/policy"
+	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/point"
+)
+
+// notReady says what a point lacks to begin.
+type notReady struct {
+	reason string
+	// final says that waiting does not help.
+	final bool
+	err   error
+}
+
+func (e *notReady) Error() string { return e.err.Error() }
+
+func lacks(reason, format string, args ...any) *notReady {
+	return &notReady{reason: reason, err: fmt.Errorf(format, args...)}
+}
+
+func lacksForGood(reason, format string, args ...any) *notReady {
+	return &notReady{reason: reason, final: true, err: fmt.Errorf(format, args...)}
+}
+
+// begin fixes the revision and the expected claims in the status. Nothing is made before they are there.
+func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
+	revision, claims, err := r.prepare(ctx, p)
+	var lack *notReady
+	var vault *vaults.Error
+	switch {
+	case errors.As(err, &lack):
+		return r.hold(p, lack)
+	case errors.As(err, &vault) && vault.Unknown():
+		return r.vaultError(p, err) // nothing is lost by waiting, and there is nobody to blame the point on
+	case errors.As(err, &vault):
+		return r.hold(p, lacks(v1alpha1.ReasonVaultNotReady, "%w", err))
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	p.Status.ID = point.NewID(p.CreationTimestamp.Time, string(p.UID))
+	p.Status.Revision = revision
+	p.Status.StartedAt = &metav1.Time{Time: r.Clock.Now()}
+	p.Status.Volumes = nil
+	for i := range claims {
+		p.Status.Volumes = append(p.Status.Volumes, expected(&claims[i]))
+	}
+	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
+	_, err = r.progress(p, "taking snapshots")
+	return ctrl.Result{RequeueAfter: 1}, err // at once, after the status is written
+}
+
+// hold lets the point wait for what it lacks, for a while.
+func (r *Reconciler) hold(p *v1alpha1.RestorePoint, lack *notReady) (ctrl.Result, error) {
+	if lack.final || r.Clock.Since(p.CreationTimestamp.Time) > r.Limits.Begin {
+		return r.fail(p, lack.reason, lack.Error())
+	}
+	conditions.MarkReconciling(p, lack.reason, "%s", lack)
+	conditions.MarkFalse(p, v1alpha1.ConditionReady, lack.reason, "%s", lack)
+	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
+}
+
+// prepare finds out everything that a point needs to begin.
+func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (*v1alpha1.Revision, []corev1.PersistentVolumeClaim, error) {
+	pol, err := r.policyOf(ctx, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	revision, err := Running(pol)
+	if err != nil {
+		return nil, nil, lacks(v1alpha1.ReasonRevisionUnknown, "%w", err)
+	}
+	claims, err := policy.Claims(ctx, r.Client, pol)
+	if invalid := (*policy.InvalidError)(nil); errors.As(err, &invalid) {
+		return nil, nil, lacksForGood(v1alpha1.ReasonInvalidSpec, "policy %q: %w", pol.Name, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(claims) == 0 {
+		return nil, nil, lacks(v1alpha1.ReasonNoVolumes, "policy %q selects no claim", pol.Name)
+	}
+	if err := r.checkClaims(ctx, claims); err != nil {
+		return nil, nil, err
+	}
+	if _, err := r.Vaults.Open(ctx, pol.Spec.Vaults[0]); err != nil {
+		return nil, nil, err
+	}
+	if _, err := r.Vaults.Access(ctx, pol.Spec.Vaults[0]); err != nil {
+		return nil, nil, err
+	}
+	return &revision, claims, nil
+}
+
+// policyOf reads the policy live: its annotations say which revision is running.
+func (r *Reconciler) policyOf(ctx context.Context, p *v1alpha1.RestorePoint) (*v1alpha1.ProtectionPolicy, error) {
+	pol := &v1alpha1.ProtectionPolicy{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Spec.PolicyRef.Name}, pol)
+	if apierrors.IsNotFound(err) {
+		return nil, lacks(v1alpha1.ReasonPolicyNotFound, "there is no ProtectionPolicy %q in namespace %q", p.Spec.PolicyRef.Name, p.Namespace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading policy %q: %w", p.Spec.PolicyRef.Name, err)
+	}
+	return pol, nil
+}
+
+// checkClaims refuses claims that hold no data yet or that cannot be snapshotted.
+func (r *Reconciler) checkClaims(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
+	busy, err := policy.Restoring(ctx, r.Client, claims)
+	if err != nil {
+		return err
+	}
+	for i := range claims {
+		claim := &claims[i]
+		switch {
+		case busy[claim.Name] != "":
+			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being filled by restore %q", claim.Name, busy[claim.Name])
+		case claim.DeletionTimestamp != nil:
+			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being deleted", claim.Name)
+		case claim.Status.Phase != corev1.ClaimBound:
+			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is not bound but %s: it holds no data that could be saved; "+
+				"leave it out with the annotation %s if that is meant", claim.Name, claim.Status.Phase, v1alpha1.AnnotationExclude)
+		case claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock:
+			return lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q is a block device, which this version cannot save", claim.Name)
+		}
+		if _, err := r.snapshotClass(ctx, claim); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshotClass chooses the VolumeSnapshotClass of a claim's driver: the default one, else the first by name.
+func (r *Reconciler) snapshotClass(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
+	pv := &corev1.PersistentVolume{}
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv); err != nil {
+		return "", fmt.Errorf("reading volume %q of claim %q: %w", claim.Spec.VolumeName, claim.Name, err)
+	}
+	if pv.Spec.CSI == nil {
+		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "the volume of claim %q does not come from a CSI driver, so that it cannot be snapshotted; "+
+			"this version saves nothing else", claim.Name)
+	}
+	if claim.Spec.StorageClassName == nil || *claim.Spec.StorageClassName == "" {
+		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q has no StorageClass, so that nothing can provision a volume from its snapshot", claim.Name)
+	}
+	var classes snapshotv1.VolumeSnapshotClassList
+	if err := r.Live.List(ctx, &classes); err != nil && !meta.IsNoMatchError(err) {
+		return "", fmt.Errorf("listing snapshot classes: %w", err)
+	}
+	classes.Items = slices.DeleteFunc(classes.Items, func(c snapshotv1.VolumeSnapshotClass) bool { return c.Driver != pv.Spec.CSI.Driver })
+	if len(classes.Items) == 0 {
+		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "there is no VolumeSnapshotClass for the driver %q of claim %q", pv.Spec.CSI.Driver, claim.Name)
+	}
+	best := slices.MinFunc(classes.Items, func(a, b snapshotv1.VolumeSnapshotClass) int {
+		if x, y := isDefault(a), isDefault(b); x != y {
+			if x {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return best.Name, nil
+}
+
+func isDefault(c snapshotv1.VolumeSnapshotClass) bool {
+	return c.Annotations["snapshot.storage.kubernetes.io/is-default-class"] == "true"
+}
+
+func expected(claim *corev1.PersistentVolumeClaim) v1alpha1.VolumeCapture {
+	c := v1alpha1.VolumeCapture{
+		Claim: claim.Name, UID: string(claim.UID), State: v1alpha1.VolumePending, StorageClass: *claim.Spec.StorageClassName,
+	}
+	if capacity, ok := claim.Status.Capacity[corev1.ResourceStorage]; ok {
+		c.Capacity = &capacity
+	}
+	return c
+}

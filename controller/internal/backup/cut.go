@@ -1,0 +1,133 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+// cut asks for all snapshots at once, waits until the moment of each is fixed, and makes sure that the same revision ran all the
+// while.
+func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
+	if slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot == nil }) {
+		return r.takeSnapshots(ctx, p, volumes)
+	}
+	var waiting []string
+	for _, v := range volumes {
+		v.capture.State, v.capture.Message = v1alpha1.VolumeSnapshotting, snapshotError(v.snapshot)
+		if isCut(v.snapshot) {
+			if v.capture.Taken == nil {
+				v.capture.Taken = takenAt(v.snapshot, r.Clock.Now())
+			}
+			continue
+		}
+		waiting = append(waiting, fmt.Sprintf("%q", v.capture.Claim))
+	}
+	if len(waiting) == 0 {
+		return r.confirm(ctx, p)
+	}
+	if r.Clock.Since(p.Status.StartedAt.Time) <= r.Limits.Cut {
+		return r.progress(p, "taking snapshots")
+	}
+	message := "no snapshot of claim " + strings.Join(waiting, ", ") + " within " + r.Limits.Cut.String()
+	for _, v := range volumes {
+		if !isCut(v.snapshot) {
+			v.capture.State = v1alpha1.VolumeFailed
+			if v.capture.Message != "" {
+				message += fmt.Sprintf("; claim %q: %s", v.capture.Claim, v.capture.Message)
+			}
+		}
+	}
+	return r.fail(p, v1alpha1.ReasonSnapshotFailed, message)
+}
+
+// takeSnapshots prepares everything first, so that the requests follow each other closely.
+func (r *Reconciler) takeSnapshots(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
+	var requests []*snapshotv1.VolumeSnapshot
+	for _, v := range volumes {
+		claim, err := r.source(ctx, p, v.capture)
+		if err != nil {
+			return r.refuse(p, err)
+		}
+		class, err := r.snapshotClass(ctx, claim)
+		if err != nil {
+			return r.refuse(p, err)
+		}
+		requests = append(requests, &snapshotv1.VolumeSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: objectName(p, v.index), Labels: labels(p)},
+			Spec: snapshotv1.VolumeSnapshotSpec{
+				VolumeSnapshotClassName: &class,
+				Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim.Name},
+			},
+		})
+	}
+	for _, s := range requests {
+		if err := r.create(ctx, s); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return r.progress(p, "taking snapshots")
+}
+
+// confirm fixes the moment of the point, if the revision did not change before it.
+func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
+	pol, err := r.policyOf(ctx, p)
+	if err != nil {
+		return r.refuse(p, err)
+	}
+	now, err := Running(pol)
+	if err != nil || now != *p.Status.Revision {
+		return r.fail(p, v1alpha1.ReasonRevisionChanged, "another commit was deployed while the snapshots were taken: their data may be of either")
+	}
+	for i := range p.Status.Volumes {
+		if t := p.Status.Volumes[i].Taken; p.Status.Taken == nil || p.Status.Taken.Before(t) {
+			p.Status.Taken = t
+		}
+	}
+	_, err = r.progress(p, "saving volumes")
+	return ctrl.Result{RequeueAfter: 1}, err
+}
+
+// source reads the claim that is to be saved, and makes sure that it is still the one that was expected.
+func (r *Reconciler) source(ctx context.Context, p *v1alpha1.RestorePoint, c *v1alpha1.VolumeCapture) (*corev1.PersistentVolumeClaim, error) {
+	claim := &corev1.PersistentVolumeClaim{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: c.Claim}, claim)
+	if apierrors.IsNotFound(err) || err == nil && string(claim.UID) != c.UID {
+		return nil, lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q was deleted after the point began", c.Claim)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading claim %q: %w", c.Claim, err)
+	}
+	return claim, nil
+}
+
+func (r *Reconciler) create(ctx context.Context, o client.Object) error {
+	err := r.Client.Create(ctx, o, client.FieldOwner(v1alpha1.FieldManager))
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("creating %T %q: %w", o, o.GetName(), err)
+	}
+	return nil
+}
+
+func labels(p *v1alpha1.RestorePoint) map[string]string {
+	return map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldManager, v1alpha1.LabelRestorePoint: string(p.UID)}
+}
+
+// takenAt is the snapshot's own time. Drivers that do not tell it are taken at their word when they are ready.
+func takenAt(s *snapshotv1.VolumeSnapshot, now time.Time) *metav1.Time {
+	if s.Status.CreationTime != nil {
+		return s.Status.CreationTime
+	}
+	return &metav1.Time{Time: now}
+}

@@ -1,0 +1,195 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/catalog"
+	"github.com/lockstep-dr/lockstep/pkg/point"
+	"github.com/lockstep-dr/lockstep/pkg/residual"
+	"github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+// captureResidual puts what Git does not hold into the vault, as soon as the data's moment is fixed.
+func (r *Reconciler) captureResidual(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
+	vault, name, err := r.openVault(ctx, p)
+	if err != nil {
+		return r.refuse(p, err)
+	}
+	set, err := r.residualOf(ctx, vault, name, p)
+	if missing := (*residual.MissingError)(nil); errors.As(err, &missing) {
+		return r.fail(p, v1alpha1.ReasonResidualMissing, err.Error())
+	}
+	if err != nil {
+		return r.refuse(p, err)
+	}
+	p.Status.Residual = &v1alpha1.ResidualSummary{Secrets: int32(len(set.Secrets))}
+	_, err = r.progress(p, "saving volumes")
+	return ctrl.Result{RequeueAfter: 1}, err
+}
+
+// residualOf captures the residual set, unless the point already has one in the vault: a document is written once, and what
+// a controller wrote before it died counts.
+func (r *Reconciler) residualOf(ctx context.Context, vault *volume.Vault, name string, p *v1alpha1.RestorePoint) (residual.Set, error) {
+	before, err := vault.Document(ctx, point.ResidualKind, p.Status.ID)
+	switch {
+	case err == nil:
+		return residual.Decode(before.Data)
+	case !errors.Is(err, volume.ErrDocumentNotFound):
+		return residual.Set{}, vaults.NewError(name, err)
+	}
+	set, err := residual.Capture(ctx, r.Live, p.Namespace)
+	if err != nil || len(set.Secrets) == 0 {
+		return set, err
+	}
+	data, err := residual.Encode(set)
+	if err != nil {
+		return set, err
+	}
+	if err := catalog.PutResidual(ctx, vault, p.Status.ID, data); err != nil {
+		return set, vaults.NewError(name, err)
+	}
+	return set, nil
+}
+
+// record writes the record, and with it makes the point real.
+func (r *Reconciler) record(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
+	vault, name, err := r.openVault(ctx, p)
+	if err != nil {
+		return r.refuse(p, err)
+	}
+	if err := r.writeRecord(ctx, vault, name, p); err != nil {
+		return r.refuse(p, err)
+	}
+	p.Status.Copies = []v1alpha1.PointCopy{{Vault: name, VerifiedAt: metav1.Time{Time: r.Clock.Now()}}}
+	message := fmt.Sprintf("point %s is in vault %q", p.Status.ID, name)
+	conditions.Delete(p, v1alpha1.ConditionReconciling)
+	conditions.MarkTrue(p, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "%s", message)
+	r.Events.Event(p, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, message)
+	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
+}
+
+// writeRecord writes the record unless it is there: a controller that died after writing left it behind.
+func (r *Reconciler) writeRecord(ctx context.Context, vault *volume.Vault, name string, p *v1alpha1.RestorePoint) error {
+	switch before, err := catalog.Get(ctx, vault, p.Status.ID); {
+	case err == nil && holds(before, p):
+		return nil
+	case err == nil:
+		return lacksForGood(v1alpha1.ReasonSaveFailed, "the vault holds another point under the id %s", p.Status.ID)
+	case !errors.Is(err, catalog.ErrPointNotFound):
+		return vaults.NewError(name, err)
+	}
+	record, err := r.recordOf(ctx, p)
+	if err != nil {
+		return err
+	}
+	if err := catalog.Put(ctx, vault, record); err != nil {
+		return vaults.NewError(name, err)
+	}
+	return nil
+}
+
+// holds reports whether a record is the one of this point: the same saved volumes.
+func holds(record point.Record, p *v1alpha1.RestorePoint) bool {
+	saved := map[string]string{}
+	for _, v := range record.Volumes {
+		saved[v.Claim] = v.Snapshot
+	}
+	expected := map[string]string{}
+	for _, v := range p.Status.Volumes {
+		expected[v.Claim] = v.Snapshot
+	}
+	return record.Application == application(p) && maps.Equal(saved, expected)
+}
+
+func (r *Reconciler) recordOf(ctx context.Context, p *v1alpha1.RestorePoint) (point.Record, error) {
+	record := point.Record{
+		Version: point.Version, ID: p.Status.ID, Application: application(p), Revision: *p.Status.Revision,
+		Trigger: p.Spec.Trigger, Before: p.Spec.Before,
+		Taken: p.Status.Taken.UTC(), Completed: p.Status.CompletedAt.UTC(),
+	}
+	if n := p.Status.Residual.Secrets; n > 0 {
+		record.Residual = &point.Residual{Document: p.Status.ID, Secrets: int(n)}
+	}
+	for i := range p.Status.Volumes {
+		v, err := r.volumeRecord(ctx, p, &p.Status.Volumes[i])
+		if err != nil {
+			return record, err
+		}
+		record.Volumes = append(record.Volumes, v)
+	}
+	return record, nil
+}
+
+func (r *Reconciler) volumeRecord(ctx context.Context, p *v1alpha1.RestorePoint, c *v1alpha1.VolumeCapture) (point.Volume, error) {
+	claim, err := r.source(ctx, p, c)
+	if err != nil {
+		return point.Volume{}, err
+	}
+	pv := &corev1.PersistentVolume{}
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv); err != nil {
+		return point.Volume{}, fmt.Errorf("reading volume %q of claim %q: %w", claim.Spec.VolumeName, c.Claim, err)
+	}
+	spec := *claim.Spec.DeepCopy()
+	spec.VolumeName, spec.DataSource, spec.DataSourceRef = "", nil, nil
+	v := point.Volume{
+		Namespace: p.Namespace, Claim: c.Claim, Labels: portableLabels(claim.Labels), Annotations: portableAnnotations(claim.Annotations), Spec: spec,
+		Taken: c.Taken.UTC(), Snapshot: c.Snapshot, Bytes: c.Bytes, Files: c.Files, ContentRoot: c.ContentRoot, MetaRoot: c.MetaRoot,
+	}
+	if pv.Spec.CSI != nil {
+		v.Provisioner = pv.Spec.CSI.Driver
+	}
+	capacity := spec.Resources.Requests[corev1.ResourceStorage]
+	if c.Capacity != nil && capacity.Cmp(*c.Capacity) < 0 {
+		capacity = *c.Capacity
+	}
+	v.Capacity = capacity.Value()
+	return v, nil
+}
+
+// portableLabels leaves out what ties a claim to a restore that made it.
+func portableLabels(in map[string]string) map[string]string {
+	return without(in, v1alpha1.LabelRestore)
+}
+
+// portableAnnotations leaves out what the old cluster wrote about binding, and what was applied last.
+func portableAnnotations(in map[string]string) map[string]string {
+	return without(in,
+		"pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller",
+		"volume.kubernetes.io/selected-node", "volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner",
+		corev1.LastAppliedConfigAnnotation, v1alpha1.AnnotationRestoredFrom, v1alpha1.AnnotationReconcileAt)
+}
+
+func without(in map[string]string, keys ...string) map[string]string {
+	out := maps.Clone(in)
+	for _, k := range keys {
+		delete(out, k)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// openVault opens the vault of the point's policy, and names it.
+func (r *Reconciler) openVault(ctx context.Context, p *v1alpha1.RestorePoint) (*volume.Vault, string, error) {
+	pol, err := r.policyOf(ctx, p)
+	if err != nil {
+		return nil, "", err
+	}
+	vault, err := r.Vaults.Open(ctx, pol.Spec.Vaults[0])
+	return vault, pol.Spec.Vaults[0], err
+}
+
+func application(p *v1alpha1.RestorePoint) string { return p.Namespace + "/" + p.Spec.PolicyRef.Name }
