@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -130,7 +132,7 @@ func TestDamagedFileFailsThePoint(t *testing.T) {
 	_, err := shared.prod.Exec(ctx, ns, pod, "busybox", "sh", "-ec",
 		fmt.Sprintf(`cd /data; for i in $(busybox seq 20000); do echo "%s $i"; done >a/ledger; busybox sync`, marker))
 	must(t, err)
-	damage(ctx, t, []byte(marker+" 10000\n"))
+	damage(t, []byte(marker+" 10000\n"))
 	_, err = shared.lab.Lockstep(ctx, shared.prod, "backup", "notes", "-n", ns)
 	var exit *lab.ExitError
 	if !errors.As(err, &exit) || exit.Code != 1 || !strings.Contains(exit.Output, "a/ledger") {
@@ -146,21 +148,39 @@ func TestDamagedFileFailsThePoint(t *testing.T) {
 }
 
 // damage overwrites the bytes on the disk under prod's volumes and makes the kernel forget what it has read.
-func damage(ctx context.Context, t *testing.T, content []byte) {
+func damage(t *testing.T, content []byte) {
 	t.Helper()
-	pool, err := shared.prod.Pool(ctx)
+	disk, err := os.OpenFile(shared.prod.Pool(), os.O_RDWR, 0)
 	must(t, err)
-	data, err := os.ReadFile(pool)
-	must(t, err)
-	at := bytes.Index(data, content)
+	defer disk.Close()
+	at := find(t, disk, content)
 	if at < 0 {
-		t.Fatalf("the file's bytes are not in %s", pool)
+		t.Fatalf("the file's bytes are not on %s", disk.Name())
 	}
-	f, err := os.OpenFile(pool, os.O_WRONLY, 0)
+	_, err = disk.WriteAt(bytes.Repeat([]byte{'X'}, len(content)), at)
 	must(t, err)
-	_, err = f.WriteAt(bytes.Repeat([]byte{'X'}, len(content)), int64(at))
-	must(t, err)
-	must(t, f.Sync())
-	must(t, f.Close())
+	must(t, disk.Sync())
 	must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
+}
+
+// find returns where content begins in the data of a sparse file, or -1.
+func find(t *testing.T, f *os.File, content []byte) int64 {
+	t.Helper()
+	const step = 16 << 20
+	buffer := make([]byte, step+len(content))
+	for at := int64(0); ; at += step {
+		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return -1
+		}
+		must(t, err)
+		at = start
+		n, err := f.ReadAt(buffer, at)
+		if err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		if i := bytes.Index(buffer[:n], content); i >= 0 {
+			return at + int64(i)
+		}
+	}
 }

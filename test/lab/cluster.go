@@ -27,6 +27,7 @@ type Cluster struct {
 	Kubeconfig string `json:"kubeconfig"`
 	Node       string `json:"node"`
 	Address    string `json:"address"`
+	Dir        string `json:"dir"`
 
 	client.WithWatch `json:"-"`
 	Config           *rest.Config `json:"-"`
@@ -110,8 +111,5 @@ func trim(b []byte) string {
 	return string(b)
 }
 
-// Pool is the file that holds the disk under the cluster's volumes.
-func (c *Cluster) Pool(ctx context.Context) (string, error) {
-	out, err := c.lab.cluster(ctx, "status", "-o", "json", c.Name)
-	return trim(out), err
-}
+// Pool is the file that holds the disk under the cluster's volumes; most of it is holes.
+func (c *Cluster) Pool() string { return filepath.Join(c.Dir, "pool.img") }
