@@ -116,6 +116,9 @@ type RestoreStatus struct {
 	Volumes []VolumeRestore `json:"volumes,omitempty"`
 	// +optional
 	Workloads []WorkloadRestore `json:"workloads,omitempty"`
+	// LastHandledReconcileAt is the last value of the annotation lockstep.dev/reconcile-at that was acted upon.
+	// +optional
+	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
 }
 
 // ChosenPoint is a point and why it was chosen.

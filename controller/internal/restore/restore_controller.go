@@ -1,0 +1,190 @@
+// Package restore replays a commit with its data: it observes the world, decides purely what is next, and does it in small
+// steps that may be interrupted anywhere.
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+	"github.com/fluxcd/pkg/runtime/patch"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/apply"
+	"github.com/lockstep-dr/lockstep/pkg/git"
+	"github.com/lockstep-dr/lockstep/pkg/mover"
+	"github.com/lockstep-dr/lockstep/pkg/object"
+	engine "github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+// +kubebuilder:rbac:groups=lockstep.dev,resources=restores,verbs=get;list;watch;update;patch
+// +kubebuilder:rbac:groups=lockstep.dev,resources=restores/status;restores/finalizers,verbs=get;update;patch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims;persistentvolumes,verbs=get;list;watch;create;update;patch;delete
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=pods/log,verbs=get
+// +kubebuilder:rbac:groups="",resources=namespaces;secrets,verbs=get
+// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups=storage.k8s.io,resources=storageclasses;volumeattachments,verbs=get;list;watch
+
+// Vaults opens vaults by the names of their Vault objects; *vaults.Opener does.
+type Vaults interface {
+	Open(ctx context.Context, name string) (*engine.Vault, error)
+	Access(ctx context.Context, name string) (mover.VaultAccess, error)
+}
+
+// Repository is an open Git repository; *git.Repository is one.
+type Repository interface {
+	URL() string
+	Resolve(ctx context.Context, ref git.Ref, path string) (v1alpha1.Revision, error)
+	Materialise(ctx context.Context, revision v1alpha1.Revision, dir string) error
+	Close() error
+}
+
+// Applier brings objects into the cluster; *apply.Applier does.
+type Applier interface {
+	Apply(ctx context.Context, objects []*unstructured.Unstructured) ([]apply.Entry, error)
+	Health(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]apply.Status, error)
+	StampRevision(ctx context.Context, policy types.NamespacedName, revision v1alpha1.Revision) error
+}
+
+// Deps are what a Reconciler works with.
+type Deps struct {
+	// Client writes, and reads Restores; it may be a cache.
+	Client client.Client
+	// Reader reads from the API server itself: a decision about a volume is never taken on a memory of it.
+	Reader client.Reader
+	// Kubernetes reads the movers' logs.
+	Kubernetes kubernetes.Interface
+	Recorder   record.EventRecorder
+	Vaults     Vaults
+	// OpenRepository is git.Open if nil.
+	OpenRepository func(url string, o git.Options) (Repository, error)
+	// NewApplier is apply.New with Client if nil.
+	NewApplier func(application types.NamespacedName) Applier
+	// Image is the movers' image: the controller's own.
+	Image string
+	// MaxMovers bounds the mover Jobs of all backups and restores together.
+	MaxMovers int
+	// Now is time.Now if nil.
+	Now func() time.Time
+}
+
+// Reconciler reconciles Restores.
+type Reconciler struct {
+	Deps
+	replays *replays
+}
+
+// New makes a Reconciler.
+func New(d Deps) *Reconciler {
+	if d.OpenRepository == nil {
+		d.OpenRepository = func(url string, o git.Options) (Repository, error) { return git.Open(url, o) }
+	}
+	if d.NewApplier == nil {
+		d.NewApplier = func(application types.NamespacedName) Applier { return apply.New(d.Client, application) }
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return &Reconciler{Deps: d, replays: newReplays()}
+}
+
+// How soon to look again: something was done and its effect is to be seen; something is under way; something waits for a
+// person and would be seen through a watch or not at all.
+const (
+	soon  = 100 * time.Millisecond
+	busy  = time.Second
+	later = 15 * time.Second
+)
+
+// Reconcile brings one restore a step further.
+func (r *Reconciler) Reconcile(ctx context.Context, restore *v1alpha1.Restore) (result ctrl.Result, err error) {
+	if !restore.DeletionTimestamp.IsZero() {
+		return r.finalize(ctx, restore)
+	}
+	if over(restore) {
+		r.replays.drop(restore.UID)
+		return ctrl.Result{}, nil
+	}
+	if err := r.addFinalizer(ctx, restore); err != nil {
+		return ctrl.Result{}, err
+	}
+	before := restore.DeepCopy()
+	patcher := patch.NewSerialPatcher(restore, r.Client)
+	defer func() { err = errors.Join(err, r.writeStatus(ctx, patcher, before, restore)) }()
+
+	replay, err := r.prepare(ctx, restore)
+	if err != nil {
+		return r.explain(ctx, restore, err)
+	}
+	w, err := r.observe(ctx, restore, replay)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	actions := decide(w)
+	failure := r.actAll(ctx, restore, replay, w, actions)
+	r.report(restore, w, failure)
+	if complete(w) {
+		return ctrl.Result{}, r.finish(ctx, restore, replay)
+	}
+	return ctrl.Result{RequeueAfter: pause(restore, actions, failure)}, nil
+}
+
+// over says that nothing is left to do: the restore is complete, or was stopped by what only a person can mend before it had
+// begun, and nobody has asked to look again.
+func over(restore *v1alpha1.Restore) bool {
+	if restore.Status.CompletedAt != nil {
+		return true
+	}
+	if restore.Annotations[v1alpha1.AnnotationReconcileAt] != restore.Status.LastHandledReconcileAt {
+		return false
+	}
+	return conditions.IsStalled(restore) && len(restore.Status.Volumes) == 0 && len(restore.Status.Workloads) == 0
+}
+
+func pause(restore *v1alpha1.Restore, actions []action, failure error) time.Duration {
+	switch {
+	case failure != nil:
+		return 5 * busy
+	case len(actions) > 0:
+		return soon
+	case conditions.IsStalled(restore):
+		return later
+	}
+	return busy
+}
+
+func (r *Reconciler) addFinalizer(ctx context.Context, restore *v1alpha1.Restore) error {
+	before := restore.DeepCopy()
+	if !controllerutil.AddFinalizer(restore, v1alpha1.Finalizer) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, restore, patch, client.FieldOwner(v1alpha1.FieldManager)); err != nil {
+		return fmt.Errorf("adding the finalizer: %w", err)
+	}
+	return nil
+}
+
+// finish stamps the revision that is running now, which is what the next restore point will be tagged with.
+func (r *Reconciler) finish(ctx context.Context, restore *v1alpha1.Restore, replay *replay) error {
+	applier := r.applier(replay)
+	for _, policy := range apply.Policies(manifests(replay.plan.Base)) {
+		if err := applier.StampRevision(ctx, policy, replay.plan.Revision); err != nil {
+			return fmt.Errorf("recording the running revision on policy %q: %w", policy, err)
+		}
+	}
+	markComplete(restore, r.Now())
+	r.replays.drop(restore.UID)
+	return nil
+}

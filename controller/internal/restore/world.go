@@ -1,0 +1,228 @@
+package restore
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/apply"
+	"github.com/lockstep-dr/lockstep/pkg/mover"
+	"github.com/lockstep-dr/lockstep/pkg/plan"
+)
+
+// world is what was observed of one restore. Everything is decided from it, so that a controller that died at any
+// instant goes on where the world stands.
+type world struct {
+	now time.Time
+	uid string
+	// verify is how the restore wants its volumes proven.
+	verify v1alpha1.Verify
+	// defined, based: the commit's definitions, and its other objects that wait for no volume, are applied. This is all that is
+	// remembered instead of observed; to forget it only means to apply them again.
+	defined, based bool
+	volumes        []volume
+	groups         []group
+	workloads      []workload
+	// movers counts the running movers of every backup and restore, maxMovers is how many may run.
+	movers, maxMovers int
+}
+
+// volume is one claim of the point on its way.
+type volume struct {
+	plan.Claim
+	// staging is the claim that the mover fills, target the application's.
+	staging, target *corev1.PersistentVolumeClaim
+	// pv is the volume that is filled through the one and handed to the other.
+	pv *corev1.PersistentVolume
+	// attached says that a node still has the volume.
+	attached bool
+}
+
+// group is the claims of one consumer pod, filled by one mover pod.
+type group struct {
+	plan.Group
+	// jobs are the group's movers, by attempt.
+	jobs []job
+	// pods says that a pod of one of the movers still exists.
+	pods bool
+}
+
+// job is one attempt at filling a group.
+type job struct {
+	attempt  int
+	deleting bool
+	// ended is when the attempt was over; zero while it is not.
+	ended time.Time
+	state mover.State
+}
+
+// workload is one workload of the commit.
+type workload struct {
+	plan.Workload
+	released bool
+	status   apply.Status
+}
+
+// step is where a volume stands. It is derived afresh each time and stored nowhere.
+type step int
+
+// Steps, in their order.
+const (
+	// stepStage: the staging claim is to be made.
+	stepStage step = iota
+	// stepProvision: the staging claim waits for its volume.
+	stepProvision
+	// stepAdopt: the volume is to be marked as this restore's and kept from being reclaimed.
+	stepAdopt
+	// stepReserve: the target is to be made, or patched, to name the volume.
+	stepReserve
+	// stepFill: the volume is to be filled and verified.
+	stepFill
+	// stepDetach: the mover and its hold on the volume must go.
+	stepDetach
+	// stepRepoint: the volume is to be handed to the target.
+	stepRepoint
+	// stepBind: the target waits to be bound.
+	stepBind
+	// stepGiveBack: the volume's own reclaim policy is to be given back.
+	stepGiveBack
+	// stepUnstage: the staging claim is to be removed.
+	stepUnstage
+	// stepDone: the target has its data, and nothing of the restore is left.
+	stepDone
+	// stepWait: something that goes by itself is in the way.
+	stepWait
+	// stepStuck: a person must look.
+	stepStuck
+)
+
+// where derives the step of a volume, with the reason and the words where it waits or is stuck.
+func (v volume) where(g group, uid string) (step, string) {
+	switch {
+	case v.bound():
+		return v.afterBinding(), ""
+	case v.target != nil && v.target.DeletionTimestamp != nil:
+		return stepWait, fmt.Sprintf("claim %s is being deleted", v.Name)
+	case v.target != nil && v.target.Status.Phase == corev1.ClaimBound:
+		return stepStuck, fmt.Sprintf("claim %s was bound to volume %s by somebody else; it is not touched", v.Name, v.target.Spec.VolumeName)
+	case v.staging != nil && v.staging.DeletionTimestamp != nil && !v.hydrated():
+		return stepWait, fmt.Sprintf("staging claim %s is being deleted", v.staging.Name)
+	case v.pv == nil:
+		return v.withoutVolume(uid)
+	case v.handedOver() && v.whole():
+		return stepBind, ""
+	case v.lostStaging():
+		return stepStuck, fmt.Sprintf("volume %s lost its staging claim before it was filled", v.pv.Name)
+	case !v.adopted(uid):
+		return stepAdopt, ""
+	case v.target == nil || v.target.Spec.VolumeName == "":
+		return stepReserve, ""
+	case v.target.Spec.VolumeName != v.pv.Name:
+		return stepStuck, fmt.Sprintf("claim %s is reserved for volume %s, not for %s", v.Name, v.target.Spec.VolumeName, v.pv.Name)
+	case !v.hydrated():
+		return stepFill, ""
+	case !v.whole():
+		return stepStuck, fmt.Sprintf("volume %s was filled with other data than the point's", v.pv.Name)
+	case len(g.jobs) > 0 || g.pods || v.attached:
+		return stepDetach, ""
+	}
+	return stepRepoint, ""
+}
+
+// withoutVolume is where a volume stands that has not been provisioned, or is gone.
+func (v volume) withoutVolume(uid string) (step, string) {
+	switch {
+	case v.reserved(uid):
+		return stepStuck, fmt.Sprintf("volume %s, for which claim %s is reserved, is gone", v.target.Spec.VolumeName, v.Name)
+	case v.staging == nil:
+		return stepStage, ""
+	case v.staging.Status.Phase == corev1.ClaimLost:
+		return stepUnstage, ""
+	}
+	return stepProvision, ""
+}
+
+// afterBinding is what is left once the target is bound. The policy is given back only when the staging claim has let go:
+// before that, the volume could still be taken for an abandoned one.
+func (v volume) afterBinding() step {
+	_, kept := v.pv.Annotations[v1alpha1.AnnotationReclaimPolicy]
+	switch {
+	case kept && v.staging != nil && v.staging.Status.Phase != corev1.ClaimLost:
+		return stepBind
+	case kept:
+		return stepGiveBack
+	case v.staging != nil:
+		return stepUnstage
+	}
+	return stepDone
+}
+
+// handedOver says that the volume belongs to this very target and to no other claim.
+func (v volume) handedOver() bool {
+	return v.pv != nil && v.target != nil && v.pv.Spec.ClaimRef != nil && v.pv.Spec.ClaimRef.UID == v.target.UID
+}
+
+// bound says that the target has the volume that this restore filled for it.
+func (v volume) bound() bool {
+	return v.handedOver() && v.whole() && v.target.Status.Phase == corev1.ClaimBound && v.target.Spec.VolumeName == v.pv.Name
+}
+
+// reserved says that the target names a volume for this restore's sake.
+func (v volume) reserved(uid string) bool {
+	return v.target != nil && v.target.DeletionTimestamp == nil && v.target.Spec.VolumeName != "" &&
+		v.target.Labels[v1alpha1.LabelRestore] == uid
+}
+
+func (v volume) adopted(uid string) bool {
+	_, kept := v.pv.Annotations[v1alpha1.AnnotationReclaimPolicy]
+	return kept && v.pv.Labels[v1alpha1.LabelRestore] == uid && v.pv.Annotations[v1alpha1.AnnotationTarget] == v.Name.String() &&
+		v.pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRetain
+}
+
+// hydrated says that the volume was filled and verified, with whatever data.
+func (v volume) hydrated() bool {
+	return v.pv != nil && v.pv.Annotations[v1alpha1.AnnotationHydrated] != ""
+}
+
+// whole says that the volume was filled with the point's data.
+func (v volume) whole() bool {
+	return v.pv != nil && v.pv.Annotations[v1alpha1.AnnotationHydrated] == v.Roots()
+}
+
+// lostStaging says that the volume can be reached through its staging claim no more, and holds nothing yet.
+func (v volume) lostStaging() bool {
+	if v.hydrated() {
+		return false
+	}
+	return v.staging == nil || v.pv.Spec.ClaimRef == nil || v.pv.Spec.ClaimRef.UID != v.staging.UID
+}
+
+// last is the newest attempt; nil if there was none.
+func (g group) last() *job {
+	if len(g.jobs) == 0 {
+		return nil
+	}
+	last := slices.MaxFunc(g.jobs, func(a, b job) int { return cmp.Compare(a.attempt, b.attempt) })
+	return &last
+}
+
+// members are the volumes of a group.
+func (w *world) members(g group) []*volume {
+	var out []*volume
+	for i := range w.volumes {
+		if w.volumes[i].Group == g.Index {
+			out = append(out, &w.volumes[i])
+		}
+	}
+	return out
+}
+
+// groupOf is the group of a volume.
+func (w *world) groupOf(v volume) group {
+	i := slices.IndexFunc(w.groups, func(g group) bool { return g.Index == v.Group })
+	return w.groups[i]
+}
