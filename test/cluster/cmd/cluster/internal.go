@@ -28,7 +28,13 @@ func internalCommand() *cobra.Command {
 		&cobra.Command{Use: "lab DIR", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			return lab.Init(cmd.Context(), args[0])
 		}},
-		gitCommand(), dnsCommand(), csiCommand())
+		&cobra.Command{Use: "ceph-osd DIR", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, _ []string) error {
+			return lab.RunOSD(cmd.Context())
+		}},
+		&cobra.Command{Use: "radosgw DIR", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			return lab.RunGateway(cmd.Context(), args[0])
+		}},
+		gitCommand(), dnsCommand(), csiCommand(), internalSanityCommand())
 	return c
 }
 

@@ -13,7 +13,7 @@ import (
 
 func (a *app) labCommand() *cobra.Command {
 	c := &cobra.Command{Use: "lab", Short: "The network of the clusters, with a Git and an S3 server"}
-	c.AddCommand(a.labUpCommand(), a.labDownCommand(), a.labInfoCommand(), a.labRepoCommand())
+	c.AddCommand(a.labUpCommand(), a.labDownCommand(), a.labInfoCommand(), a.labRepoCommand(), a.labBucketCommand())
 	return c
 }
 
@@ -27,6 +27,9 @@ func (a *app) labUpCommand() *cobra.Command {
 			}
 			l, err := lab.Up(cmd.Context(), a.home)
 			if err != nil {
+				return err
+			}
+			if err := l.AwaitS3(cmd.Context()); err != nil {
 				return err
 			}
 			return printLab(cmd.OutOrStdout(), output, l)
@@ -53,6 +56,11 @@ func (a *app) labInfoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if wait {
+				if err := l.AwaitS3(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			return printLab(cmd.OutOrStdout(), output, l)
 		},
 	})
@@ -76,6 +84,22 @@ func (a *app) labRepoCommand() *cobra.Command {
 			return err
 		},
 	})
+}
+
+func (a *app) labBucketCommand() *cobra.Command {
+	var lock bool
+	c := asRoot(&cobra.Command{
+		Use: "bucket NAME", Short: "Make an S3 bucket", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := lab.Load(a.home)
+			if err != nil {
+				return err
+			}
+			return l.MakeBucket(cmd.Context(), args[0], lock)
+		},
+	})
+	c.Flags().BoolVar(&lock, "object-lock", false, "objects in it can be made undeletable for a time")
+	return c
 }
 
 func printLab(w io.Writer, output string, l lab.Lab) error {

@@ -139,7 +139,8 @@ func hierarchies() ([]string, error) {
 		root := filepath.Join(mountpoint, d.Name())
 		var st unix.Statfs_t
 		// Links such as cpu,cpuacct lead to a hierarchy that is listed anyway.
-		if d.IsDir() && unix.Statfs(root, &st) == nil && st.Type == unix.CGROUP_SUPER_MAGIC {
+		// The unified one may be mounted beside the others.
+		if d.IsDir() && unix.Statfs(root, &st) == nil && (st.Type == unix.CGROUP_SUPER_MAGIC || st.Type == unix.CGROUP2_SUPER_MAGIC) {
 			roots = append(roots, root)
 		}
 	}

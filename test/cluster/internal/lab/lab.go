@@ -79,7 +79,7 @@ func recorded(h home.Home) (l Lab, err error) {
 }
 
 // Up returns the running lab, starting it unless it runs. Its network and Git
-// are there at once; S3 takes a while, see AwaitS3.
+// are there at once; S3 takes some seconds, see AwaitS3.
 func Up(ctx context.Context, h home.Home) (Lab, error) {
 	unlock, err := h.Lock(ctx, "lab")
 	if err != nil {
@@ -210,7 +210,7 @@ func Init(ctx context.Context, dir string) error {
 	}
 	git := supervise.Process{Name: "git", Argv: []string{"/proc/self/exe", "internal", "git",
 		"--listen=" + net.JoinHostPort(l.Address, strconv.Itoa(gitPort)), "--dir=" + namespace.Dir + "/git"}}
-	s3, err := cephProcesses(ctx, l)
+	s3, err := prepareCeph(ctx, l)
 	if err != nil {
 		return err
 	}

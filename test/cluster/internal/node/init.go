@@ -4,10 +4,6 @@ package node
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/lockstep-dr/lockstep/test/cluster/internal/home"
@@ -40,29 +36,8 @@ func Init(ctx context.Context, dir string) error {
 	if err := setup.Apply(ctx); err != nil {
 		return err
 	}
-	if err := mountPool(ctx, c.PoolMiB); err != nil {
+	if err := namespace.MountPool(ctx, filepath.Join(inside, "pool.img"), filepath.Join(inside, "pool"), c.PoolMiB); err != nil {
 		return err
 	}
 	return supervise.Run(ctx, filepath.Join(inside, "log"), components(c))
-}
-
-// mountPool mounts a btrfs of the cluster's own, for volumes and snapshots. It
-// lives in a sparse file, and the loop device goes with the mount.
-func mountPool(ctx context.Context, mib int) error {
-	img, dir := filepath.Join(inside, "pool.img"), filepath.Join(namespace.Dir, "pool")
-	f, err := os.Create(img)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Truncate(int64(mib)<<20), f.Close(), os.MkdirAll(dir, 0o755)); err != nil {
-		return fmt.Errorf("making the pool's file: %w", err)
-	}
-	if out, err := exec.CommandContext(ctx, "mkfs.btrfs", "-q", "-K", img).CombinedOutput(); err != nil {
-		return fmt.Errorf("formatting the pool: %w: %s", err, out)
-	}
-	// The pool need not survive the machine, so it never waits for the disk.
-	if out, err := exec.CommandContext(ctx, "mount", "-o", "loop,noatime,nobarrier,discard=async", img, dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("mounting the pool: %w: %s", err, out)
-	}
-	return nil
 }
