@@ -6,14 +6,29 @@ package render
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
 
+	"github.com/fluxcd/pkg/kustomize"
+	securefs "github.com/fluxcd/pkg/kustomize/filesys"
+	"github.com/fluxcd/pkg/sourceignore"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/resmap"
 )
 
-// ErrRemote is wrapped when a kustomization refers to something outside the commit.
-var ErrRemote = errors.New("refers to something outside the repository")
+var (
+	// ErrRemote is wrapped when a kustomization refers to something outside the commit.
+	ErrRemote = errors.New("refers to something outside the repository")
+	// ErrUnsupported is wrapped when a kustomization wants what would make the result depend on this machine: Helm, plugins.
+	ErrUnsupported = errors.New("is not supported")
+	// ErrEmpty is wrapped when a directory gives no objects: deploying nothing is never what was meant.
+	ErrEmpty = errors.New("gives no objects")
+)
 
-// Error says which file, relative to the root, does not render and why.
+// Error says which file or directory, relative to the root, does not render and why.
 type Error struct {
 	File string
 	Err  error
@@ -24,9 +39,101 @@ func (e *Error) Error() string { return e.File + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// oneAtATime: kustomize keeps the schemas of all kinds in a variable of its own, that each build resets. Flux's package
+// guards the build by a lock, but not the scan for manifests before it.
+var oneAtATime sync.Mutex
+
 // Render builds the objects of the directory path inside root, a materialised commit, in a deterministic order.
-// Objects of built-in namespaced kinds without a namespace get "default". Nothing in root is changed. It is an error if
-// there are no objects.
+// Objects of built-in namespaced kinds, and of kinds defined among the objects, that name no namespace get "default".
+// Nothing in root is changed. Errors are of type Error, save that of a context which is over.
 func Render(ctx context.Context, root, path string) ([]*unstructured.Unstructured, error) {
-	return nil, errors.ErrUnsupported
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	fs, dir, err := open(root, path)
+	if err != nil {
+		return nil, &Error{File: path, Err: err}
+	}
+	oneAtATime.Lock()
+	defer oneAtATime.Unlock()
+	if err := fs.generate(dir); err != nil {
+		return nil, &Error{File: path, Err: fs.relative(err)}
+	}
+	built, err := kustomize.Build(fs, dir)
+	if fs.refused != nil {
+		return nil, fs.refused // kustomize hides why it could not read a file
+	}
+	if err != nil {
+		return nil, &Error{File: path, Err: fs.relative(err)}
+	}
+	objects, err := convert(built)
+	if err != nil {
+		return nil, &Error{File: path, Err: err}
+	}
+	if len(objects) == 0 {
+		return nil, &Error{File: path, Err: ErrEmpty}
+	}
+	setNamespaces(objects)
+	return objects, ctx.Err()
+}
+
+// open confines the build to root and finds the directory in it.
+func open(root, path string) (*guardedFS, string, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, "", err
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, "", err
+	}
+	if !filepath.IsLocal(filepath.FromSlash(path)) {
+		return nil, "", fmt.Errorf("the path %w", ErrRemote)
+	}
+	secure, err := securefs.MakeFsOnDiskSecure(root)
+	if err != nil {
+		return nil, "", err
+	}
+	fs := &guardedFS{FileSystem: secure, root: root, plugins: map[string]bool{}}
+	dir, file, err := secure.CleanedAbs(filepath.Join(root, filepath.FromSlash(path)))
+	switch {
+	case err != nil:
+		return nil, "", fs.relative(err)
+	case file != "":
+		return nil, "", errors.New("is a file, not a directory")
+	}
+	return fs, dir.String(), nil
+}
+
+// generate adds a kustomization of all manifests in dir if it has none. Files that Flux leaves out of its artifacts, and
+// those that a .sourceignore in dir names, are no manifests.
+func (fs *guardedFS) generate(dir string) error {
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		if fs.Exists(filepath.Join(dir, name)) {
+			return nil
+		}
+	}
+	ignore := strings.Join([]string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}, ",")
+	generator := kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(ignore, ",", "\n"), unstructured.Unstructured{})
+	data, file, _, err := generator.GenerateManifest(dir)
+	fs.generated, fs.content = file, data
+	return err
+}
+
+func convert(built resmap.ResMap) ([]*unstructured.Unstructured, error) {
+	var objects []*unstructured.Unstructured
+	for _, r := range built.Resources() {
+		data, err := r.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("converting %s: %w", r.CurId(), err)
+		}
+		u := &unstructured.Unstructured{}
+		if err := u.UnmarshalJSON(data); err != nil {
+			return nil, fmt.Errorf("converting %s: %w", r.CurId(), err)
+		}
+		if u.GetName() == "" {
+			return nil, fmt.Errorf("%s has no name: what Git holds must be found again by its name", u.GetKind())
+		}
+		objects = append(objects, u)
+	}
+	return objects, nil
 }
