@@ -1,0 +1,162 @@
+// Package setup puts the manager together: scheme, cache, probes, metrics, leader election, and the reconcilers.
+package setup
+
+import (
+	"fmt"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	runtimemetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/fluxcd/pkg/runtime/controller"
+	"github.com/fluxcd/pkg/runtime/events"
+	"github.com/fluxcd/pkg/runtime/leaderelection"
+	"github.com/fluxcd/pkg/runtime/metrics"
+
+	"github.com/lockstep-dr/lockstep/controller/internal/backup"
+	"github.com/lockstep-dr/lockstep/controller/internal/policy"
+	"github.com/lockstep-dr/lockstep/controller/internal/restore"
+	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=lockstep-system,resources=leases,verbs=get;create;update;patch
+
+// name is the controller's, in events, logs and its lease.
+const name = "lockstep-controller"
+
+// Options of the manager.
+type Options struct {
+	// Image is the movers' image.
+	Image string
+	// Pod is the controller's own pod; empty outside of a cluster.
+	Pod string
+	// MaxMovers bounds the movers of all points and restores together.
+	MaxMovers int
+
+	MetricsAddr, HealthAddr string
+	LeaderElection          leaderelection.Options
+	// SkipNameValidation lets several managers be made in one process, as tests do.
+	SkipNameValidation bool
+}
+
+// Scheme holds the kinds that the controller speaks.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		scheme.AddToScheme, apiextensionsv1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme,
+	} {
+		if err := add(s); err != nil {
+			return nil, fmt.Errorf("building the scheme: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// NewManager makes a manager with every reconciler.
+func NewManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
+	if o.Image == "" {
+		return nil, fmt.Errorf("no image for movers: set --image to the controller's own")
+	}
+	if o.MaxMovers < 1 {
+		return nil, fmt.Errorf("at most %d movers: nothing could ever be saved", o.MaxMovers)
+	}
+	s, err := Scheme()
+	if err != nil {
+		return nil, err
+	}
+	mgr, err := ctrl.NewManager(cfg, managerOptions(s, o))
+	if err != nil {
+		return nil, fmt.Errorf("making the manager: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return nil, fmt.Errorf("adding the liveness probe: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+		return nil, fmt.Errorf("adding the readiness probe: %w", err)
+	}
+	return mgr, addReconcilers(mgr, o)
+}
+
+func managerOptions(s *runtime.Scheme, o Options) ctrl.Options {
+	system := cache.ByObject{Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}}
+	return ctrl.Options{
+		Scheme:                        s,
+		Logger:                        ctrl.Log,
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddr},
+		HealthProbeBindAddress:        o.HealthAddr,
+		LeaderElection:                o.LeaderElection.Enable,
+		LeaderElectionID:              name,
+		LeaderElectionNamespace:       v1alpha1.SystemNamespace,
+		LeaderElectionReleaseOnCancel: o.LeaderElection.ReleaseOnCancel,
+		LeaseDuration:                 &o.LeaderElection.LeaseDuration,
+		RenewDeadline:                 &o.LeaderElection.RenewDeadline,
+		RetryPeriod:                   &o.LeaderElection.RetryPeriod,
+		GracefulShutdownTimeout:       new(10 * time.Second),
+		// What belongs to others is not kept: Jobs, pods and the metadata of Secrets only of our own namespace.
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&batchv1.Job{}: system,
+				&corev1.Pod{}:  system,
+				&metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}: system,
+			},
+		},
+		// Secrets are never kept in memory. Snapshots may not be served at all, and a watch on them would end the manager.
+		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{
+			&corev1.Secret{}, &corev1.ConfigMap{},
+			&snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotClass{},
+		}}},
+	}
+}
+
+func addReconcilers(mgr ctrl.Manager, o Options) error {
+	kube, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("making a client for logs: %w", err)
+	}
+	var recorder record.EventRecorder
+	if recorder, err = events.NewRecorder(mgr, ctrl.Log, "", name); err != nil {
+		return fmt.Errorf("making the event recorder: %w", err)
+	}
+	collected := metrics.NewRecorder()
+	for _, c := range collected.Collectors() {
+		if err := runtimemetrics.Registry.Register(c); err != nil {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	measured := controller.NewMetrics(mgr, collected, v1alpha1.Finalizer)
+	opener := &vaults.Opener{Reader: mgr.GetAPIReader(), Pod: o.Pod}
+	for _, r := range []interface{ SetupWithManager(ctrl.Manager) error }{
+		&vaults.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}, Vaults: opener},
+		&policy.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}},
+		&backup.Reconciler{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Kube: kube, Events: recorder, Metrics: measured, Clock: clock.RealClock{},
+			Vaults: opener, Image: o.Image, MaxMovers: o.MaxMovers, Limits: backup.DefaultLimits(),
+		},
+		restore.New(restore.Deps{
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kubernetes: kube, Recorder: recorder,
+			Vaults: opener, Image: o.Image, MaxMovers: o.MaxMovers,
+		}),
+	} {
+		if err := r.SetupWithManager(mgr); err != nil {
+			return fmt.Errorf("setting up %T: %w", r, err)
+		}
+	}
+	return nil
+}

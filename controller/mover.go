@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"github.com/lockstep-dr/lockstep/pkg/mover"
+	"github.com/lockstep-dr/lockstep/pkg/store/backend"
+	"github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+// terminationLog is where a kubelet reads the last words of a container.
+const terminationLog = "/dev/termination-log"
+
+func newMover() *cobra.Command {
+	return &cobra.Command{
+		Use: "mover", Short: "Copy one volume to or from a vault, as the controller's Job says", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runMover(cmd.Context()) },
+	}
+}
+
+func runMover(ctx context.Context) error {
+	task, err := mover.ParseTask(os.Getenv(mover.TaskEnv))
+	if err != nil {
+		return err
+	}
+	result := mover.Run(ctx, task, openVault, os.Stdout)
+	if err := os.WriteFile(terminationLog, result.Encode(task.MessageLimit), 0o644); err != nil {
+		return fmt.Errorf("leaving the result: %w", err)
+	}
+	if result.Error != "" {
+		return errors.New(result.Error)
+	}
+	return nil
+}
+
+// openVault opens the vault with what the Job mounted and set.
+func openVault(ctx context.Context, url string) (*volume.Vault, error) {
+	key, err := os.ReadFile(mover.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the vault's key: %w", err)
+	}
+	identities, err := age.ParseIdentities(bytes.NewReader(key))
+	if err != nil {
+		return nil, errors.New("the vault's key is not an age identity") // the cause may quote it
+	}
+	ca, err := os.ReadFile(mover.CAFile)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("reading the store's certificates: %w", err)
+	}
+	env := func(name string) string { return strings.TrimSpace(os.Getenv(name)) }
+	s, err := backend.Open(ctx, url, backend.Credentials{
+		AccessKeyID: env("AWS_ACCESS_KEY_ID"), SecretAccessKey: env("AWS_SECRET_ACCESS_KEY"),
+		SessionToken: env("AWS_SESSION_TOKEN"), CACert: ca,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return volume.Open(ctx, s, identities...)
+}

@@ -1,0 +1,116 @@
+package mover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/store"
+	"github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+// maxPaths bounds the paths in a result; the message has room for few more.
+const maxPaths = 20
+
+// Open opens the vault at a URL with whatever the mover was given.
+type Open func(ctx context.Context, url string) (*volume.Vault, error)
+
+// Run carries out a task. Progress goes to stdout, one JSON line at a time.
+func Run(ctx context.Context, t Task, open Open, stdout io.Writer) Result {
+	r, err := run(ctx, t, open, json.NewEncoder(stdout))
+	if err == nil {
+		return r
+	}
+	r = Result{Snapshot: t.Snapshot, Error: err.Error(), Reason: reasonOf(err)}
+	var files *volume.FileErrors
+	if errors.As(err, &files) {
+		for _, f := range files.Files[:min(len(files.Files), maxPaths)] {
+			r.Unreadable = append(r.Unreadable, fmt.Sprintf("%q", f.Path))
+		}
+		r.More = max(0, len(files.Files)-maxPaths)
+	}
+	return r
+}
+
+func run(ctx context.Context, t Task, open Open, progress *json.Encoder) (Result, error) {
+	v, err := open(ctx, t.VaultURL)
+	if err != nil {
+		return Result{}, err
+	}
+	// A line that cannot be written is progress that nobody sees; the result does not depend on it.
+	show := func(p volume.Progress) { _ = progress.Encode(Progress{Bytes: p.Bytes, Total: p.TotalBytes, Files: p.Files}) }
+	switch t.Action {
+	case ActionSave:
+		return save(ctx, v, t, show)
+	case ActionLoad:
+		return load(ctx, v, t, show)
+	}
+	return Result{}, fmt.Errorf("unknown action %q", t.Action)
+}
+
+func save(ctx context.Context, v *volume.Vault, t Task, show func(volume.Progress)) (Result, error) {
+	s, err := v.Save(ctx, t.Dir, volume.SaveOptions{Labels: t.Labels, Progress: show})
+	if err != nil {
+		return Result{}, err
+	}
+	return resultOf(s), nil
+}
+
+// load fills the directory. One that an earlier mover filled, and whose result was lost with its pod, is proven instead.
+func load(ctx context.Context, v *volume.Vault, t Task, show func(volume.Progress)) (Result, error) {
+	o := volume.LoadOptions{Progress: show}
+	if t.Verify != v1alpha1.VerifyWrite {
+		o.Verify = volume.VerifyReadback
+	}
+	_, loadErr := v.Load(ctx, t.Snapshot, t.Dir, o)
+	if loadErr != nil && !errors.Is(loadErr, volume.ErrNotEmpty) {
+		return Result{}, loadErr
+	}
+	s, err := v.Snapshot(ctx, t.Snapshot)
+	if err != nil {
+		return Result{}, err
+	}
+	r := resultOf(s)
+	if r.ContentRoot != t.ContentRoot || r.MetaRoot != t.MetaRoot {
+		return Result{}, fmt.Errorf("snapshot %q: %w: the restore point recorded another tree", t.Snapshot, volume.ErrMismatch)
+	}
+	if loadErr != nil {
+		roots, err := volume.Digest(ctx, t.Dir)
+		if err != nil {
+			return Result{}, err
+		}
+		if roots != s.Roots {
+			return Result{}, loadErr
+		}
+	}
+	r.Stored, r.Verified = 0, true
+	return r, nil
+}
+
+func resultOf(s *volume.Snapshot) Result {
+	return Result{
+		Snapshot: s.ID, Bytes: s.Stats.Size, Stored: s.Stats.Stored, Files: s.Stats.Files,
+		ContentRoot: s.Roots.Content.String(), MetaRoot: s.Roots.Meta.String(),
+	}
+}
+
+// reasonOf sorts errors by what another try could do about them.
+func reasonOf(err error) Reason {
+	var files *volume.FileErrors
+	switch {
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrDenied):
+		return ReasonUnavailable
+	case errors.Is(err, volume.ErrDamaged), errors.Is(err, volume.ErrSnapshotNotFound):
+		return ReasonDamaged
+	case errors.As(err, &files), errors.Is(err, volume.ErrIncomplete):
+		return ReasonFiles
+	case errors.Is(err, volume.ErrMismatch), errors.Is(err, volume.ErrNotEmpty):
+		return ReasonMismatch
+	case errors.Is(err, volume.ErrNoVault), errors.Is(err, volume.ErrWrongKey):
+		return ReasonVault
+	}
+	return ReasonFailed
+}
