@@ -1,0 +1,105 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lockstep-dr/lockstep/cli/internal/fault"
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/git"
+	"github.com/lockstep-dr/lockstep/pkg/render"
+	"github.com/lockstep-dr/lockstep/pkg/revision"
+)
+
+// source is a directory of a Git repository, as flags say it.
+type source struct {
+	repository string
+	path       string
+	secret     string
+}
+
+func (s *source) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.repository, "repo", "", "URL of the Git repository, or a local work tree of it")
+	f.StringVar(&s.path, "path", ".", "directory of the repository that is deployed")
+	f.StringVar(&s.secret, "git-secret", "", "Secret with the credentials of the repository, in the namespace of the Restore or of -n")
+}
+
+// cleanPath writes a directory of a repository as records do: relative, "." for the root.
+func cleanPath(s string) string { return path.Clean(strings.Trim(s, "/")) }
+
+// check refuses what would put a password into an object of the cluster.
+func (s *source) check() error {
+	if revision.StripCredentials(s.repository) != s.repository {
+		return fault.New(fault.Usage, "Put the credentials into a Secret and name it with --git-secret.",
+			"the repository's URL must not contain credentials")
+	}
+	s.path = cleanPath(s.path)
+	if s.path == ".." || strings.HasPrefix(s.path, "../") {
+		return fault.New(fault.Usage, "", "the path %q leaves the repository", s.path)
+	}
+	return nil
+}
+
+// open prepares to read the repository. Close it.
+func (s *source) open(ctx context.Context, c client.Client, namespace string) (*git.Repository, error) {
+	var o git.Options
+	if s.secret != "" {
+		var secret corev1.Secret
+		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: s.secret}, &secret); err != nil {
+			return nil, fmt.Errorf("reading Secret %q: %w", s.secret, err)
+		}
+		o.Auth = gitAuth(secret.Data)
+	}
+	r, err := git.Open(s.repository, o)
+	return r, gitError(err)
+}
+
+func gitAuth(data map[string][]byte) git.Auth {
+	return git.Auth{
+		Username: string(data["username"]), Password: string(data["password"]), BearerToken: string(data["bearerToken"]),
+		Identity: data["identity"], Passphrase: string(data["password"]), KnownHosts: data["known_hosts"], CA: data["ca.crt"],
+	}
+}
+
+// gitError gives what Git answers its exit code.
+func gitError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, git.ErrUnreachable):
+		return fault.New(fault.Unknown, "Check the URL, the network and the credentials (--git-secret, or your SSH agent).", "%w", err)
+	case errors.Is(err, git.ErrRefNotFound), errors.Is(err, git.ErrPathNotFound):
+		return fault.New(fault.Absent, "", "%w", err)
+	case errors.Is(err, git.ErrAmbiguous):
+		return fault.New(fault.Usage, "Give more digits.", "%w", err)
+	default:
+		return err
+	}
+}
+
+// renderRevision writes the commit into a temporary directory and renders its objects.
+func renderRevision(ctx context.Context, r *git.Repository, rev v1alpha1.Revision) (objects []*unstructured.Unstructured, err error) {
+	dir, err := os.MkdirTemp("", "lockstep-*")
+	if err != nil {
+		return nil, fmt.Errorf("making a temporary directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := r.Materialise(ctx, rev, dir); err != nil {
+		return nil, gitError(err)
+	}
+	objects, err = render.Render(ctx, dir, rev.Path)
+	if err != nil {
+		return nil, fmt.Errorf("rendering commit %s: %w", short(rev.Commit), err)
+	}
+	return objects, nil
+}

@@ -1,0 +1,250 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lockstep-dr/lockstep/cli/internal/fault"
+	"github.com/lockstep-dr/lockstep/cli/internal/output"
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+)
+
+func (p *Program) statusCommand() *cobra.Command {
+	var format output.Format
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Tell whether everything is protected and nothing is stuck",
+		Long: `Tell how the vaults, the policies, and the unfinished and failed points and restores stand, of all namespaces or of that
+of -n.
+
+The exit code is 0 only if all is well: every vault is open, every policy protects, has a point and keeps its RPO, and no
+point or restore has failed without a later one that succeeded.`,
+		Args: cobra.NoArgs,
+		RunE: runs(func(ctx context.Context, _ []string) error { return p.status(ctx, format) }),
+	}
+	format.AddFlag(cmd)
+	return cmd
+}
+
+// statusReport is what "status" prints.
+type statusReport struct {
+	Well bool `json:"well"`
+	// Problems say what is not well, in words.
+	Problems []string       `json:"problems"`
+	Vaults   []vaultView    `json:"vaults"`
+	Policies []policyStatus `json:"policies"`
+	// Work are the points and restores that are not finished, and those that failed without a later success.
+	Work []workStatus `json:"work"`
+}
+
+type policyStatus struct {
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	Ready     string       `json:"ready"`
+	Reason    string       `json:"reason"`
+	Message   string       `json:"message,omitempty"`
+	Claims    int          `json:"claims"`
+	LastPoint *metav1.Time `json:"lastPoint,omitempty"`
+	// AgeSeconds is the age of the data of the last good point, RPOSeconds what was promised.
+	AgeSeconds *int64 `json:"ageSeconds,omitempty"`
+	RPOSeconds *int64 `json:"rpoSeconds,omitempty"`
+	RPOKept    *bool  `json:"rpoKept,omitempty"`
+}
+
+type workStatus struct {
+	Kind      string      `json:"kind"`
+	Namespace string      `json:"namespace"`
+	Name      string      `json:"name"`
+	Ready     string      `json:"ready"`
+	Reason    string      `json:"reason"`
+	Message   string      `json:"message,omitempty"`
+	Created   metav1.Time `json:"created"`
+	Failed    bool        `json:"failed"`
+}
+
+func (p *Program) status(ctx context.Context, format output.Format) error {
+	c, err := p.connect()
+	if err != nil {
+		return err
+	}
+	report, err := readStatus(ctx, c, p.cluster.Namespace, p.Now())
+	if err != nil {
+		return err
+	}
+	if err := format.Print(p.Out, report, func(w io.Writer) error { return report.write(w, p.Now()) }); err != nil {
+		return err
+	}
+	if !report.Well {
+		return fault.New(fault.Failed, "See: lockstep describe KIND/NAME -n NAMESPACE",
+			"%s", output.Count(len(report.Problems), "thing is not well", "things are not well"))
+	}
+	return nil
+}
+
+// readStatus reads the state of a namespace, or of all if it is empty. Vaults belong to all.
+func readStatus(ctx context.Context, c client.Reader, namespace string, now time.Time) (*statusReport, error) {
+	var vaults v1alpha1.VaultList
+	var policies v1alpha1.ProtectionPolicyList
+	var points v1alpha1.RestorePointList
+	var restores v1alpha1.RestoreList
+	for _, list := range []client.ObjectList{&vaults, &policies, &points, &restores} {
+		if err := c.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return nil, fmt.Errorf("reading the status: %w", err)
+		}
+	}
+	r := &statusReport{Problems: []string{}, Vaults: []vaultView{}, Policies: []policyStatus{}, Work: []workStatus{}}
+	if len(vaults.Items) == 0 {
+		r.problem("there is no vault: nothing is protected")
+	}
+	for i := range vaults.Items {
+		r.vault(&vaults.Items[i])
+	}
+	for i := range policies.Items {
+		r.policy(&policies.Items[i], now)
+	}
+	work := make([]task, 0, len(points.Items)+len(restores.Items))
+	for i := range points.Items {
+		p := &points.Items[i]
+		work = append(work, task{"point", p, p.Namespace + "/" + p.Spec.PolicyRef.Name})
+	}
+	for i := range restores.Items {
+		p := &restores.Items[i]
+		work = append(work, task{"restore", p, p.Namespace + " " + p.Spec.Source.URL + " " + p.Spec.Source.Path})
+	}
+	r.work(work)
+	r.Well = len(r.Problems) == 0
+	return r, nil
+}
+
+func (r *statusReport) problem(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+func (r *statusReport) vault(v *v1alpha1.Vault) {
+	view := viewVault(v)
+	r.Vaults = append(r.Vaults, view)
+	if view.Ready != string(corev1.ConditionTrue) {
+		r.problem("vault/%s is not ready: %s", v.Name, sentence(view.Reason, view.Message))
+	}
+}
+
+func (r *statusReport) policy(p *v1alpha1.ProtectionPolicy, now time.Time) {
+	c := ready(p)
+	s := policyStatus{
+		Namespace: p.Namespace, Name: p.Name, Ready: string(c.Status), Reason: c.Reason, Message: c.Message,
+		Claims: len(p.Status.Claims),
+	}
+	name := "policy/" + p.Name + " -n " + p.Namespace
+	if c.Status != metav1.ConditionTrue {
+		r.problem("%s does not protect: %s", name, sentence(c.Reason, c.Message))
+	}
+	if last := p.Status.LastPoint; last != nil {
+		s.LastPoint = &last.Taken
+		s.AgeSeconds = new(int64(now.Sub(last.Taken.Time) / time.Second))
+	} else {
+		r.problem("%s has no point yet", name)
+	}
+	if o := p.Spec.Objectives; o != nil && o.RPO != nil {
+		s.RPOSeconds = new(int64(o.RPO.Duration / time.Second))
+		s.RPOKept = new(s.AgeSeconds != nil && *s.AgeSeconds <= *s.RPOSeconds)
+		if s.AgeSeconds != nil && !*s.RPOKept {
+			r.problem("%s breaks its RPO of %s: the last good point is %s old", name, output.Duration(o.RPO.Duration),
+				output.Duration(now.Sub(s.LastPoint.Time)))
+		}
+	}
+	r.Policies = append(r.Policies, s)
+}
+
+// task is a point or a restore. A later success with the same subject makes up for a failure.
+type task struct {
+	kind    string
+	object  conditioned
+	subject string
+}
+
+func (t task) created() time.Time { return t.object.GetCreationTimestamp().Time }
+
+func (r *statusReport) work(tasks []task) {
+	succeeded := map[string]time.Time{}
+	for _, t := range tasks {
+		key := t.kind + " " + t.subject
+		if ready(t.object).Status == metav1.ConditionTrue && t.created().After(succeeded[key]) {
+			succeeded[key] = t.created()
+		}
+	}
+	slices.SortFunc(tasks, func(a, b task) int {
+		return cmp.Or(a.created().Compare(b.created()), cmp.Compare(a.object.GetName(), b.object.GetName()))
+	})
+	for _, t := range tasks {
+		c := ready(t.object)
+		failed := stalled(t.object)
+		if c.Status == metav1.ConditionTrue || failed && t.created().Before(succeeded[t.kind+" "+t.subject]) {
+			continue
+		}
+		s := workStatus{
+			Kind: t.kind, Namespace: t.object.GetNamespace(), Name: t.object.GetName(), Ready: string(c.Status),
+			Reason: c.Reason, Message: c.Message, Created: t.object.GetCreationTimestamp(), Failed: failed,
+		}
+		r.Work = append(r.Work, s)
+		switch name := s.Kind + "/" + s.Name + " -n " + s.Namespace; {
+		case failed:
+			r.problem("%s has failed: %s", name, sentence(c.Reason, c.Message))
+		case unknowable(t.object):
+			r.problem("%s cannot go on: %s", name, sentence(c.Reason, c.Message))
+		}
+	}
+}
+
+func (r *statusReport) write(w io.Writer, now time.Time) error {
+	vaults := make([][]string, len(r.Vaults))
+	for i, v := range r.Vaults {
+		vaults[i] = []string{v.Name, v.Ready, v.Reason, strconv.Itoa(int(v.Points)), output.Ago(now, moment(v.Checked))}
+	}
+	policies := make([][]string, len(r.Policies))
+	for i, s := range r.Policies {
+		policies[i] = []string{
+			s.Namespace, s.Name, s.Ready, s.Reason, strconv.Itoa(s.Claims), output.Ago(now, moment(s.LastPoint)), s.objective(),
+		}
+	}
+	work := make([][]string, len(r.Work))
+	for i, s := range r.Work {
+		work[i] = []string{s.Namespace, s.Kind + "/" + s.Name, s.Reason, output.Ago(now, s.Created.Time), s.Message}
+	}
+	d := &description{now: now}
+	d.table("Vaults", []string{"NAME", "READY", "REASON", "POINTS", "CHECKED"}, vaults)
+	d.table("Policies", []string{"NAMESPACE", "NAME", "READY", "REASON", "CLAIMS", "LAST POINT", "RPO"}, policies)
+	d.table("Unfinished and failed", []string{"NAMESPACE", "NAME", "REASON", "BEGUN", "MESSAGE"}, work)
+	if err := d.write(w); err != nil {
+		return err
+	}
+	if r.Well {
+		_, err := fmt.Fprintln(w, "\nAll is well.")
+		return err
+	}
+	fmt.Fprintln(w, "\nNot well")
+	for _, problem := range r.Problems {
+		fmt.Fprintf(w, "  - %s\n", problem)
+	}
+	return nil
+}
+
+func (s policyStatus) objective() string {
+	if s.RPOSeconds == nil {
+		return "-"
+	}
+	promise := output.Duration(time.Duration(*s.RPOSeconds) * time.Second)
+	if *s.RPOKept {
+		return promise + ", kept"
+	}
+	return promise + ", BROKEN"
+}
