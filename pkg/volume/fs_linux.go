@@ -42,6 +42,19 @@ func vanished(err error) error {
 	return err
 }
 
+// openRoot opens the directory that a tree is in. It may be named by a symlink.
+func openRoot(dir string) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err := retry(func() (int, error) { return unix.Open(dir, flags|unix.O_NOATIME, 0) })
+	if errors.Is(err, unix.EPERM) {
+		fd, err = retry(func() (int, error) { return unix.Open(dir, flags, 0) })
+	}
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return fd, nil
+}
+
 // openNoAtime opens an entry of a directory for reading, not through a symlink, and without changing its access time
 // where that is allowed.
 func openNoAtime(dir int, name string, flags int) (int, error) {

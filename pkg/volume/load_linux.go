@@ -69,9 +69,8 @@ func openTarget(dir, id string) (fd int, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return -1, err
 	}
-	fd, err = retry(func() (int, error) { return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+	if fd, err = openRoot(dir); err != nil {
+		return -1, err
 	}
 	defer func() {
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -158,9 +157,9 @@ func (s *scanner) emit(ctx context.Context, n *node) error {
 }
 
 func (s *scanner) walkRoot(ctx context.Context, dir string) error {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openRoot(dir)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: dir, Err: err}
+		return err
 	}
 	root := &directory{fd: fd}
 	root.refs.Store(1)

@@ -111,8 +111,8 @@ func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vaul
 		return nil, fmt.Errorf("opening vault: %w", err)
 	}
 	v := &Vault{store: s, keys: newKeys(master), config: data, id: c.ID}
-	line, mac := cutConfig(data)
-	if !hmac.Equal(mac, v.configMAC(line)) {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	if !hmac.Equal(data, v.signConfig(line)) {
 		return nil, fmt.Errorf("opening vault: object %q: %w: authentication failed", configName, ErrDamaged)
 	}
 	return v, nil
@@ -126,28 +126,19 @@ func (v *Vault) newConfig() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "%s\n%x\n", line, v.configMAC(line)), nil
+	return v.signConfig(line), nil
 }
 
-func (v *Vault) configMAC(line []byte) []byte {
+// signConfig returns the config object: the line and its authentication code.
+func (v *Vault) signConfig(line []byte) []byte {
 	h := hmac.New(sha256.New, v.keys.config)
 	h.Write(line)
-	return h.Sum(nil)
-}
-
-// cutConfig separates the line that is authenticated from its code; the code is nil if there is none.
-func cutConfig(data []byte) (line, mac []byte) {
-	line, rest, _ := bytes.Cut(data, []byte("\n"))
-	mac, err := hex.DecodeString(string(bytes.TrimSuffix(rest, []byte("\n"))))
-	if err != nil {
-		return line, nil
-	}
-	return line, mac
+	return fmt.Appendf(nil, "%s\n%x\n", line, h.Sum(nil))
 }
 
 func decodeConfig(data []byte) (config, error) {
 	var c config
-	line, _ := cutConfig(data)
+	line, _, _ := bytes.Cut(data, []byte("\n"))
 	if err := json.Unmarshal(line, &c); err != nil || c.Format != configFormat {
 		return c, fmt.Errorf("object %q: %w: not the config of a vault", configName, ErrDamaged)
 	}
