@@ -19,11 +19,6 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/object"
 )
 
-// +kubebuilder:rbac:groups="",resources=pods;serviceaccounts;secrets,verbs=get;list
-// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets;replicasets,verbs=get;list
-// +kubebuilder:rbac:groups=batch,resources=jobs;cronjobs,verbs=get;list
-// +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=get;list
-
 // Capture finds the Secrets that the objects of a namespace refer to and Git does not hold. Objects that others own are left
 // out: they are made again, and their owner's references count. A required Secret that is absent is a *MissingError where
 // an object of Git wants it. The reader must not be a cache.

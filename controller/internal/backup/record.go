@@ -21,6 +21,13 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
+// What residual.Capture reads.
+//
+// +kubebuilder:rbac:groups="",resources=pods;serviceaccounts;secrets,verbs=get;list
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets;replicasets,verbs=get;list
+// +kubebuilder:rbac:groups=batch,resources=jobs;cronjobs,verbs=get;list
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=get;list
+
 // captureResidual puts what Git does not hold into the vault, as soon as the data's moment is fixed.
 func (r *Reconciler) captureResidual(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
 	vault, name, err := r.openVault(ctx, p)
