@@ -194,7 +194,17 @@ type metadata struct {
 	config, manifest []byte
 }
 
-const layerName = "layer.tar"
+const (
+	layerName    = "layer.tar"
+	manifestName = "manifest.json"
+)
+
+// manifest describes one image of an archive.
+type manifest struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
 
 func describe(tag, diff string, config Config) (metadata, error) {
 	if !strings.Contains(tag, ":") {
@@ -208,7 +218,7 @@ func describe(tag, diff string, config Config) (metadata, error) {
 		return metadata{}, err
 	}
 	name := fmt.Sprintf("%x.json", sha256.Sum256(c))
-	m, err := json.Marshal([]map[string]any{{"Config": name, "RepoTags": []string{tag}, "Layers": []string{layerName}}})
+	m, err := json.Marshal([]manifest{{Config: name, RepoTags: []string{tag}, Layers: []string{layerName}}})
 	return metadata{configName: name, config: c, manifest: m}, err
 }
 
@@ -236,7 +246,37 @@ func writeArchive(out string, meta metadata, layer io.Reader, size int64) (err e
 	return errors.Join(
 		add(meta.configName, bytes.NewReader(meta.config), int64(len(meta.config))),
 		add(layerName, layer, size),
-		add("manifest.json", bytes.NewReader(meta.manifest), int64(len(meta.manifest))),
+		add(manifestName, bytes.NewReader(meta.manifest), int64(len(meta.manifest))),
 		tw.Close(),
 	)
+}
+
+// Tags returns the names of the images in an archive.
+func Tags(archive string) ([]string, error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	for tr := tar.NewReader(f); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%q is not an image archive: it has no %s", archive, manifestName)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading image archive %q: %w", archive, err)
+		}
+		if h.Name != manifestName {
+			continue
+		}
+		var images []manifest
+		if err := json.NewDecoder(tr).Decode(&images); err != nil {
+			return nil, fmt.Errorf("reading image archive %q: %w", archive, err)
+		}
+		var tags []string
+		for _, i := range images {
+			tags = append(tags, i.RepoTags...)
+		}
+		return tags, nil
+	}
 }

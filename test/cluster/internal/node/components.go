@@ -3,6 +3,7 @@
 package node
 
 import (
+	"net"
 	"path/filepath"
 
 	"github.com/lockstep-dr/lockstep/test/cluster/internal/supervise"
@@ -11,6 +12,8 @@ import (
 const (
 	etcdURL = "http://127.0.0.1:2379"
 	apiURL  = "https://127.0.0.1:6443"
+
+	proxyPort = "10256" // where kube-proxy says how it is
 
 	containerdSocket = inside + "/run/containerd.sock"
 	driverSocket     = inside + "/data/kubelet/plugins/csi.lockstep.test/csi.sock"
@@ -89,6 +92,8 @@ func controllerArgs(user string, more ...string) []string {
 	return append([]string{
 		"--kubeconfig=" + k, "--authentication-kubeconfig=" + k, "--authorization-kubeconfig=" + k,
 		"--authentication-tolerate-lookup-failure=true", "--bind-address=127.0.0.1", "--leader-elect=false",
+		// The usual limits hold a fresh cluster back for seconds.
+		"--kube-api-qps=500", "--kube-api-burst=1000",
 	}, more...)
 }
 
@@ -100,6 +105,6 @@ func proxyArgs(c Cluster) []string {
 		"--hostname-override=" + c.Node, "--cluster-cidr=" + c.PodCIDR,
 		"--conntrack-max-per-core=0", "--conntrack-min=0",
 		"--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
-		"--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249",
+		"--healthz-bind-address=" + net.JoinHostPort(c.Address, proxyPort), "--metrics-bind-address=127.0.0.1:10249",
 	}
 }

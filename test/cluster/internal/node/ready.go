@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -56,17 +57,27 @@ func (c Cluster) awaitAPI(ctx context.Context, o Options) error {
 	}); err != nil {
 		return err
 	}
-	if err := wait("storage classes and snapshot kinds made", func(ctx context.Context) error {
-		return applyBase(ctx, objects, o.CRDs)
-	}); err != nil {
+	if err := applyCRDs(ctx, objects, o.CRDs); err != nil {
 		return err
 	}
-	if err := wait("node ready", func(ctx context.Context) error { return c.nodeReady(ctx, clients) }); err != nil {
+	// Its last object waits for one of the kinds just made to be served.
+	if err := wait("storage classes made", func(ctx context.Context) error { return applyFile(ctx, objects, "manifests/storage.yaml") }); err != nil {
 		return err
 	}
-	return wait("volumes, names and service accounts ready", func(ctx context.Context) error {
-		return c.servicesReady(ctx, clients)
-	})
+	for _, step := range []struct {
+		what  string
+		ready func(context.Context, kubernetes.Interface) error
+	}{
+		{"node ready", c.nodeReady},
+		{"CSI driver registered", c.driverReady},
+		{"default service account made", accountReady},
+		{"Services reachable by name", c.servicesReady},
+	} {
+		if err := wait(step.what, func(ctx context.Context) error { return step.ready(ctx, clients) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c Cluster) nodeReady(ctx context.Context, k kubernetes.Interface) error {
@@ -85,7 +96,7 @@ func (c Cluster) nodeReady(ctx context.Context, k kubernetes.Interface) error {
 	return errors.New("the kubelet has not said")
 }
 
-func (c Cluster) servicesReady(ctx context.Context, k kubernetes.Interface) error {
+func (c Cluster) driverReady(ctx context.Context, k kubernetes.Interface) error {
 	csi, err := k.StorageV1().CSINodes().Get(ctx, c.Node, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -93,12 +104,21 @@ func (c Cluster) servicesReady(ctx context.Context, k kubernetes.Interface) erro
 	if len(csi.Spec.Drivers) == 0 || csi.Spec.Drivers[0].Name != driverName {
 		return fmt.Errorf("driver %q is not registered", driverName)
 	}
-	// Pods made before their account are refused.
-	if _, err := k.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{}); err != nil {
-		return err
+	return nil
+}
+
+// accountReady waits for what pods run as: those made before it are refused.
+func accountReady(ctx context.Context, k kubernetes.Interface) error {
+	_, err := k.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+	return err
+}
+
+func (c Cluster) servicesReady(ctx context.Context, _ kubernetes.Interface) error {
+	if err := supervise.HTTP(ctx, "http://"+net.JoinHostPort(c.Address, proxyPort)+"/healthz"); err != nil {
+		return fmt.Errorf("the proxy has not set up Services: %w", err)
 	}
 	// Made by the DNS server once it answers.
-	_, err = os.Stat(c.path("run", dnsReadyFile))
+	_, err := os.Stat(c.path("run", dnsReadyFile))
 	return err
 }
 
@@ -109,19 +129,16 @@ const dnsReadyFile = "dns-ready"
 // make a file once it answers.
 const DNSReadyPath = inside + "/run/" + dnsReadyFile
 
-// applyBase makes the snapshot kinds, then the classes.
-func applyBase(ctx context.Context, d dynamic.Interface, crds string) error {
-	names, err := filepath.Glob(filepath.Join(crds, "*.yaml"))
+// applyCRDs makes the snapshot kinds.
+func applyCRDs(ctx context.Context, d dynamic.Interface, dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "snapshot.storage.k8s.io_*.yaml"))
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("no snapshot kinds in %q", crds)
+		return fmt.Errorf("no snapshot kinds in %q", dir)
 	}
 	for _, n := range names {
-		if filepath.Base(n) == "kustomization.yaml" {
-			continue
-		}
 		b, err := os.ReadFile(n)
 		if err != nil {
 			return err
@@ -130,7 +147,11 @@ func applyBase(ctx context.Context, d dynamic.Interface, crds string) error {
 			return err
 		}
 	}
-	b, err := files.ReadFile("manifests/storage.yaml")
+	return nil
+}
+
+func applyFile(ctx context.Context, d dynamic.Interface, name string) error {
+	b, err := files.ReadFile(name)
 	if err != nil {
 		return err
 	}

@@ -7,11 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -174,7 +171,8 @@ func (c Cluster) initLog() string {
 
 func (c Cluster) importBase(ctx context.Context, o Options) error {
 	err := supervise.Poll(ctx, 50*time.Millisecond, func(ctx context.Context) error {
-		return c.ctr(ctx, nil, "version")
+		_, err := c.ctr(ctx, nil, "version")
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for containerd: %w", err)
@@ -183,32 +181,6 @@ func (c Cluster) importBase(ctx context.Context, o Options) error {
 		return err
 	}
 	o.Step(c.Name, "images imported")
-	return nil
-}
-
-// ImportImages puts image archives into the cluster's container engine.
-func (c Cluster) ImportImages(ctx context.Context, archives ...string) error {
-	for _, a := range archives {
-		f, err := os.Open(a)
-		if err != nil {
-			return err
-		}
-		// Unpacking is left to the first container that wants the image.
-		err = c.ctr(ctx, f, "-n", "k8s.io", "images", "import", "--no-unpack", "-")
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("importing image archive %q into cluster %q: %w", a, c.Name, err)
-		}
-	}
-	return nil
-}
-
-func (c Cluster) ctr(ctx context.Context, stdin io.Reader, args ...string) error {
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{
-		"-t", strconv.Itoa(c.PID), "-m", "ctr", "-a", containerdSocket}, args...)...)
-	cmd.Stdin = stdin
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
-	}
 	return nil
 }
 
