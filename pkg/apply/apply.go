@@ -4,14 +4,34 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"sort"
 	"time"
 
+	"github.com/fluxcd/pkg/ssa"
+	ssaerrors "github.com/fluxcd/pkg/ssa/errors"
+	"github.com/fluxcd/pkg/ssa/utils"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+)
+
+const (
+	// definitionTimeout bounds the wait for definitions to become usable.
+	definitionTimeout = time.Minute
+	// pollInterval is how often a wait asks again.
+	pollInterval = 250 * time.Millisecond
+	// defaultNamespace is where namespaced objects go that name no namespace, as with kubectl.
+	defaultNamespace = "default"
 )
 
 // Action is what Apply did to an object.
@@ -30,7 +50,7 @@ type Entry struct {
 	Action Action
 }
 
-// ObjectError names the object that the API server did not take.
+// ObjectError names the object that the API server did not take. What it says of a Secret holds no value of it.
 type ObjectError struct {
 	Key object.Key
 	Err error
@@ -41,52 +61,180 @@ func (e *ObjectError) Error() string { return e.Key.String() + ": " + e.Err.Erro
 // Unwrap returns the API server's answer.
 func (e *ObjectError) Unwrap() error { return e.Err }
 
-// Health is how an object fares.
-type Health string
-
-// Healths.
-const (
-	Current    Health = "Current"
-	InProgress Health = "InProgress"
-	Failed     Health = "Failed"
-	NotFound   Health = "NotFound"
-)
-
-// Status is the Health of one object and why.
-type Status struct {
-	Health  Health
-	Message string
-}
-
 // Applier applies the objects of one application.
-type Applier struct{}
+type Applier struct {
+	client      client.Client
+	manager     *ssa.ResourceManager
+	application types.NamespacedName
+}
 
 // New makes an Applier for the application, "<namespace>/<policy>". The client must read unstructured objects
 // live, as a manager's client does by default.
-func New(c client.Client, application types.NamespacedName) *Applier { return &Applier{} }
+func New(c client.Client, application types.NamespacedName) *Applier {
+	// Without a poller: its waits do not heed a context, see Wait.
+	manager := ssa.NewResourceManager(c, nil, ssa.Owner{Field: v1alpha1.FieldManager, Group: v1alpha1.GroupVersion.Group})
+	return &Applier{client: c, manager: manager, application: application}
+}
 
 // Apply applies the objects in stages: definitions (CustomResourceDefinitions, Namespaces, ClusterRoles), of which it waits
 // until they can be used; classes; everything else. Within a stage every object is tried by a dry run before the
 // first one is changed. The objects given are not modified. On error the entries say what has been done.
 func (a *Applier) Apply(ctx context.Context, objects []*unstructured.Unstructured) ([]Entry, error) {
-	return nil, errors.ErrUnsupported
+	var definitions, classes, rest []*unstructured.Unstructured
+	for _, o := range objects {
+		o = o.DeepCopy()
+		switch {
+		case utils.IsClusterDefinition(o):
+			definitions = append(definitions, o)
+		case utils.IsClassDefinition(o):
+			classes = append(classes, o)
+		default:
+			rest = append(rest, o)
+		}
+	}
+	var done []Entry
+	for _, stage := range [][]*unstructured.Unstructured{definitions, classes, rest} {
+		entries, err := a.stage(ctx, stage)
+		done = append(done, entries...)
+		if err != nil {
+			return done, err
+		}
+		if err := a.usable(ctx, stage); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
 }
 
-// Health reads each object once and says how it fares. An error means that it is not known.
-func (a *Applier) Health(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]Status, error) {
-	return nil, errors.ErrUnsupported
+// stage applies objects that do not need one another. It changes the objects given.
+func (a *Applier) stage(ctx context.Context, objects []*unstructured.Unstructured) ([]Entry, error) {
+	sort.Sort(ssa.SortableUnstructureds(objects))
+	a.manager.SetOwnerLabels(objects, a.application.Name, a.application.Namespace)
+	actions := make([]Action, len(objects))
+	for i, o := range objects {
+		if err := a.place(o); err != nil {
+			return nil, refused(o, err)
+		}
+		change, _, _, err := a.manager.Diff(ctx, o, ssa.DefaultDiffOptions())
+		if err != nil {
+			return nil, refused(o, err)
+		}
+		actions[i] = Action(change.Action)
+	}
+	var done []Entry
+	for i, o := range objects {
+		if actions[i] != Unchanged {
+			if err := a.apply(ctx, o, v1alpha1.FieldManager); err != nil {
+				return done, refused(o, err)
+			}
+		}
+		done = append(done, Entry{Key: object.KeyOf(o), Action: actions[i]})
+	}
+	return done, nil
 }
 
-// Wait reads the health of the objects until all are Current, one has Failed, or the timeout is over; progress, if not
-// nil, is called after each read with the statuses that changed. The error names the objects that are not Current and why.
-func (a *Applier) Wait(ctx context.Context, objects []*unstructured.Unstructured, timeout time.Duration, progress func(map[object.Key]Status)) error {
-	return errors.ErrUnsupported
+func (a *Applier) apply(ctx context.Context, o *unstructured.Unstructured, manager string) error {
+	return a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner(manager), client.ForceOwnership)
 }
 
-// StampRevision records on the ProtectionPolicy which revision is running. It is the last step of a deploy.
-func (a *Applier) StampRevision(ctx context.Context, policy types.NamespacedName, rev v1alpha1.Revision) error {
-	return errors.ErrUnsupported
+// place puts an object where its kind belongs: in a namespace or in none.
+func (a *Applier) place(o *unstructured.Unstructured) error {
+	namespaced, err := a.client.IsObjectNamespaced(o)
+	switch {
+	case err != nil:
+		return err
+	case !namespaced:
+		o.SetNamespace("")
+	case o.GetNamespace() == "":
+		o.SetNamespace(defaultNamespace)
+	}
+	return nil
 }
 
-// Policies are the ProtectionPolicies among the objects, sorted.
-func Policies(objects []*unstructured.Unstructured) []types.NamespacedName { return nil }
+// usable waits until what the definitions define can be created: namespaces are active, new kinds are served.
+func (a *Applier) usable(ctx context.Context, definitions []*unstructured.Unstructured) error {
+	definitions = slices.DeleteFunc(definitions, func(o *unstructured.Unstructured) bool {
+		return !utils.IsCRD(o) && !utils.IsNamespace(o)
+	})
+	if len(definitions) == 0 {
+		return nil
+	}
+	if err := a.Wait(ctx, definitions, definitionTimeout, nil); err != nil {
+		return err
+	}
+	for _, o := range definitions {
+		for _, kind := range served(o) {
+			if err := a.answers(ctx, kind); err != nil {
+				return refused(o, fmt.Errorf("waiting for %s to be served: %w", kind.Kind, err))
+			}
+		}
+	}
+	return nil
+}
+
+// answers waits until the API server lists a kind: Established comes a little before that.
+func (a *Applier) answers(ctx context.Context, kind schema.GroupVersionKind) error {
+	return wait.PollUntilContextTimeout(ctx, pollInterval, definitionTimeout, true, func(ctx context.Context) (bool, error) {
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(kind)
+		err := a.client.List(ctx, list, client.Limit(1))
+		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return true, nil // also when refused: it is there
+	})
+}
+
+// served are the kinds that a CustomResourceDefinition brings.
+func served(definition *unstructured.Unstructured) []schema.GroupVersionKind {
+	group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "kind")
+	versions, _, _ := unstructured.NestedSlice(definition.Object, "spec", "versions")
+	var kinds []schema.GroupVersionKind
+	for _, v := range versions {
+		version, ok := v.(map[string]any)
+		if !ok || version["served"] != true {
+			continue
+		}
+		if name, ok := version["name"].(string); ok {
+			kinds = append(kinds, schema.GroupVersionKind{Group: group, Version: name, Kind: kind})
+		}
+	}
+	return kinds
+}
+
+// refused is the ObjectError of what went wrong with an object.
+func refused(o *unstructured.Unstructured, err error) error {
+	var dry *ssaerrors.DryRunErr
+	if errors.As(err, &dry) {
+		err = dry.Unwrap() // it names the object, too
+	}
+	if utils.IsSecret(o) {
+		err = conceal(err)
+	}
+	if meta.IsNoMatchError(err) {
+		err = fmt.Errorf("the cluster does not know this kind: %w", err)
+	}
+	return &ObjectError{Key: object.KeyOf(o), Err: err}
+}
+
+// conceal keeps which fields of a Secret are wrong, and drops what is said about them: it may repeat a value.
+func conceal(err error) error {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return err
+	}
+	s := status.Status()
+	message := string(s.Reason)
+	if s.Details != nil {
+		details := *s.Details
+		details.Causes = nil
+		for _, c := range s.Details.Causes {
+			details.Causes = append(details.Causes, metav1.StatusCause{Type: c.Type, Field: c.Field})
+			message += fmt.Sprintf("; %s %s", c.Field, c.Type)
+		}
+		s.Details = &details
+	}
+	s.Message = message
+	return &apierrors.StatusError{ErrStatus: s}
+}
