@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,12 +53,11 @@ func (c Cluster) awaitImages(ctx context.Context, names []string) error {
 		if err != nil {
 			return err
 		}
-		known := map[string]bool{}
-		for _, n := range strings.Fields(string(out)) {
-			known[n] = true
-		}
 		for _, n := range names {
-			if !known[n] {
+			// A name without a registry is given one.
+			if !slices.ContainsFunc(strings.Fields(string(out)), func(known string) bool {
+				return known == n || strings.HasSuffix(known, "/"+n)
+			}) {
 				return fmt.Errorf("image %q is not known to the kubelet yet", n)
 			}
 		}
