@@ -74,11 +74,13 @@ type RestoreFrom struct {
 
 // GitSource is a directory of a repository.
 type GitSource struct {
+	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="self.startsWith('https://') || self.startsWith('http://') || self.startsWith('ssh://')",message="a repository URL starts with https://, http:// or ssh://"
 	URL string `json:"url"`
 	// Path is the directory to replay, "." for the root.
 	// +optional
 	// +kubebuilder:default="."
+	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.split('/').exists(p, p == '..')",message="a path is relative and stays inside the repository"
 	Path string `json:"path,omitempty"`
 	// SecretRef names a Secret of the Restore's namespace: username and password, bearerToken, or identity and known_hosts,
