@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -95,18 +96,20 @@ func (x *index) add(p described) {
 // loadIndex reads all index objects and holds them against the packs that exist. A pack that is gone is left out, so that
 // a save stores its chunks anew; one that no index describes (its save was killed, or its index is damaged) is read.
 func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
-	existing, err := v.listPacks(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("listing packs: %w", err)
-	}
 	infos, err := list(ctx, v.store, indexPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("listing index: %w", err)
+	}
+	// Listed after the index, so that what another save adds meanwhile is not taken for lost.
+	existing, err := v.listPacks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing packs: %w", err)
 	}
 	if err := v.confirm(ctx); err != nil {
 		return nil, fmt.Errorf("listing packs: %w", err)
 	}
 	x := &index{}
+	known := map[packID]bool{}
 	var mu sync.Mutex
 	err = each(ctx, infos, func(ctx context.Context, _ int, info store.Info) error {
 		packs, err := v.readIndex(ctx, info)
@@ -117,9 +120,14 @@ func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
 			return nil
 		}
 		for _, p := range packs {
-			if size, ok := existing[p.id]; ok && size == int64(p.size) {
+			size, exists := existing[p.id]
+			switch {
+			case known[p.id]:
+			case !exists:
+				x.damaged = append(x.damaged, p.id.object())
+			case size == int64(p.size):
 				x.add(p)
-				delete(existing, p.id) // whatever remains is described by no index
+				known[p.id] = true
 			}
 		}
 		return err
@@ -127,11 +135,13 @@ func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading index: %w", err)
 	}
+	maps.DeleteFunc(existing, func(id packID, _ int64) bool { return known[id] })
 	if err := v.adopt(ctx, x, existing); err != nil {
 		return nil, fmt.Errorf("reading footers of packs: %w", err)
 	}
 	slices.SortFunc(x.chunks, func(a, b located) int { return bytes.Compare(a.id[:], b.id[:]) })
 	slices.Sort(x.damaged)
+	x.damaged = slices.Compact(x.damaged)
 	return x, nil
 }
 

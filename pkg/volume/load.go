@@ -60,7 +60,8 @@ func (v *Vault) load(ctx context.Context, id, dir string, verify Verify, p *prog
 	if err != nil {
 		return nil, err
 	}
-	p.total = r.Stats
+	p.totalFiles.Store(r.Stats.Files)
+	p.totalBytes.Store(r.Stats.Bytes)
 	x, err := v.loadIndex(ctx)
 	if err != nil {
 		return nil, err

@@ -238,7 +238,7 @@ func (l *loader) make(ctx context.Context, e *entry) error {
 		err = l.makeIn(ctx, d, e, at)
 	}
 	if err != nil && ctx.Err() == nil {
-		return FileError{at, err}
+		return FileError{cmp.Or(at, "."), err}
 	}
 	if e.kind != kindFile {
 		l.progress.count(e)

@@ -22,7 +22,7 @@ const progressInterval = 500 * time.Millisecond
 type progress struct {
 	files, dirs, links, specials, skipped atomic.Int64
 	bytes, size, fresh, stored            atomic.Int64
-	total                                 Stats
+	totalFiles, totalBytes                atomic.Int64
 	again                                 atomic.Pointer[progress] // of reading back
 }
 
@@ -48,7 +48,8 @@ func (p *progress) stats() Stats {
 }
 
 func (p *progress) current() Progress {
-	now := Progress{Files: p.files.Load(), Bytes: p.bytes.Load(), TotalFiles: p.total.Files, TotalBytes: p.total.Bytes, Stored: p.stored.Load()}
+	now := Progress{Files: p.files.Load(), Bytes: p.bytes.Load(), TotalFiles: p.totalFiles.Load(), TotalBytes: p.totalBytes.Load(),
+		Stored: p.stored.Load()}
 	if again := p.again.Load(); again != nil {
 		now.Verifying, now.Files, now.Bytes = true, again.files.Load(), again.bytes.Load()
 	}

@@ -40,14 +40,17 @@ type inode struct{ dev, ino uint64 }
 // node is one record on its way to the sink.
 type node struct {
 	entry *entry
-	dir   *directory // that the entry is in; nil for the root
+	dir   *directory // that the entry is in, or that it ends; nil for the root
 	err   error
 	done  chan struct{} // closed when entry and err are final; nil if they are from the start
 }
 
 func (n *node) path() string {
-	if n.dir == nil {
+	switch {
+	case n.dir == nil:
 		return "."
+	case n.entry.kind == kindEnd:
+		return cmp.Or(n.dir.path, ".")
 	}
 	return n.dir.join(n.entry.name)
 }
