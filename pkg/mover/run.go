@@ -41,7 +41,9 @@ func run(ctx context.Context, t Task, open Open, progress *json.Encoder) (Result
 		return Result{}, err
 	}
 	// A line that cannot be written is progress that nobody sees; the result does not depend on it.
-	show := func(p volume.Progress) { _ = progress.Encode(Progress{Bytes: p.Bytes, Total: p.TotalBytes, Files: p.Files}) }
+	show := func(p volume.Progress) {
+		_ = progress.Encode(Progress{Bytes: p.Bytes, Total: p.TotalBytes, Files: p.Files})
+	}
 	switch t.Action {
 	case ActionSave:
 		return save(ctx, v, t, show)

@@ -1,0 +1,133 @@
+//go:build linux
+
+package mover_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/lockstep-dr/lockstep/pkg/mover"
+	"github.com/lockstep-dr/lockstep/pkg/store"
+	"github.com/lockstep-dr/lockstep/pkg/store/mem"
+	"github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+func newVault(t *testing.T) (mover.Open, *mem.Store) {
+	t.Helper()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := mem.New()
+	if _, err := volume.Create(t.Context(), s, identity.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context, _ string) (*volume.Vault, error) { return volume.Open(ctx, s, identity) }, s
+}
+
+func write(t *testing.T, dir, name, data string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o640); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func saved(t *testing.T, open mover.Open, dir string) mover.Result {
+	t.Helper()
+	r := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave, Dir: dir}, open, &bytes.Buffer{})
+	if r.Error != "" {
+		t.Fatal(r.Error)
+	}
+	return r
+}
+
+func TestSaveAndLoad(t *testing.T) {
+	open, _ := newVault(t)
+	from, to := t.TempDir(), t.TempDir()
+	write(t, from, "a", strings.Repeat("data", 1000))
+	var out bytes.Buffer
+	r := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave, Dir: from}, open, &out)
+	if r.Error != "" || r.Snapshot == "" || r.Files != 1 || r.Bytes != 4000 || r.ContentRoot == "" || r.MetaRoot == "" {
+		t.Fatalf("save: %+v", r)
+	}
+	var p mover.Progress
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &p); err != nil || p.Bytes != 4000 || p.Files != 1 {
+		t.Errorf("last line of progress %q: %+v, %v", lines[len(lines)-1], p, err)
+	}
+	load := mover.Task{Action: mover.ActionLoad, Dir: to, Snapshot: r.Snapshot, ContentRoot: r.ContentRoot, MetaRoot: r.MetaRoot}
+	got := mover.Run(t.Context(), load, open, &out)
+	if got.Error != "" || !got.Verified || got.ContentRoot != r.ContentRoot || got.MetaRoot != r.MetaRoot {
+		t.Fatalf("load: %+v", got)
+	}
+	data, err := os.ReadFile(filepath.Join(to, "a"))
+	if err != nil || string(data) != strings.Repeat("data", 1000) {
+		t.Errorf("loaded %d bytes, %v", len(data), err)
+	}
+	// A mover whose result was lost with its pod is followed by one that finds the work done.
+	if again := mover.Run(t.Context(), load, open, &out); again.Error != "" || !again.Verified {
+		t.Errorf("load again: %+v", again)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	open, _ := newVault(t)
+	from := t.TempDir()
+	write(t, from, "a", "data")
+	r := saved(t, open, from)
+	good := mover.Task{Action: mover.ActionLoad, Snapshot: r.Snapshot, ContentRoot: r.ContentRoot, MetaRoot: r.MetaRoot}
+	tests := []struct {
+		name   string
+		reason mover.Reason
+		change func(task *mover.Task)
+	}{
+		{"a directory with other data", mover.ReasonMismatch, func(task *mover.Task) { write(t, task.Dir, "foreign", "precious") }},
+		{"a tree that is not the recorded one", mover.ReasonMismatch, func(task *mover.Task) { task.ContentRoot = strings.Repeat("0", 64) }},
+		{"a snapshot that is not there", mover.ReasonDamaged, func(task *mover.Task) { task.Snapshot = strings.Repeat("0", 32) }},
+		{"an unknown action", mover.ReasonFailed, func(task *mover.Task) { task.Action = "Shuffle" }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			task := good
+			task.Dir = t.TempDir()
+			tt.change(&task)
+			got := mover.Run(t.Context(), task, open, &bytes.Buffer{})
+			if got.Error == "" || got.Reason != tt.reason || got.Verified {
+				t.Errorf("got %+v, want reason %s", got, tt.reason)
+			}
+		})
+	}
+}
+
+func TestUnopenedVault(t *testing.T) {
+	for err, want := range map[error]mover.Reason{
+		volume.ErrWrongKey: mover.ReasonVault, volume.ErrNoVault: mover.ReasonVault,
+		store.ErrUnavailable: mover.ReasonUnavailable, store.ErrDenied: mover.ReasonUnavailable, volume.ErrDamaged: mover.ReasonDamaged,
+	} {
+		open := func(context.Context, string) (*volume.Vault, error) { return nil, fmt.Errorf("opening: %w", err) }
+		got := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave, Dir: t.TempDir()}, open, &bytes.Buffer{})
+		if got.Reason != want || got.Error == "" {
+			t.Errorf("%v: got %+v, want reason %s", err, got, want)
+		}
+	}
+}
+
+func TestUnreadableFilesAreNamed(t *testing.T) {
+	errs := &volume.FileErrors{}
+	for i := range 30 {
+		errs.Files = append(errs.Files, volume.FileError{Path: fmt.Sprintf("odd\n%d", i), Err: os.ErrPermission})
+	}
+	open := func(context.Context, string) (*volume.Vault, error) { return nil, fmt.Errorf("saving: %w", errs) }
+	got := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave}, open, &bytes.Buffer{})
+	if got.Reason != mover.ReasonFiles || len(got.Unreadable) != 20 || got.More != 10 || got.Unreadable[0] != `"odd\n0"` {
+		t.Errorf("got %+v", got)
+	}
+}

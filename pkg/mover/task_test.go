@@ -1,0 +1,67 @@
+package mover_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lockstep-dr/lockstep/pkg/mover"
+)
+
+func TestResultFitsIntoAMessage(t *testing.T) {
+	long := mover.Result{Error: strings.Repeat("é", 9000), Reason: mover.ReasonFiles}
+	for i := range 500 {
+		long.Unreadable = append(long.Unreadable, fmt.Sprintf("%q", strings.Repeat("x", 200)+fmt.Sprint(i)))
+	}
+	for _, limit := range []int{0, 4096, 1024, 512} {
+		data := long.Encode(limit)
+		if want := max(limit, 512); limit > 0 && len(data) > want || len(data) > 4096 {
+			t.Errorf("limit %d: %d bytes", limit, len(data))
+		}
+		got, err := mover.Decode(string(data))
+		if err != nil {
+			t.Fatalf("limit %d: %v", limit, err)
+		}
+		if got.Error == "" || got.Reason != mover.ReasonFiles || len(got.Unreadable)+got.More != 500 {
+			t.Errorf("limit %d: %d paths and %d more, want 500 in all; reason %q", limit, len(got.Unreadable), got.More, got.Reason)
+		}
+	}
+}
+
+func TestResultComesBack(t *testing.T) {
+	want := mover.Result{Snapshot: "id", Bytes: 1, Stored: 2, Files: 3, ContentRoot: "c", MetaRoot: "m", Verified: true}
+	got, err := mover.Decode(string(want.Encode(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := mover.Decode("panic: out of memory"); err == nil {
+		t.Error("what is no result was read as one")
+	}
+}
+
+func TestPermanent(t *testing.T) {
+	for reason, want := range map[mover.Reason]bool{
+		mover.ReasonFiles: true, mover.ReasonMismatch: true, mover.ReasonDamaged: true, mover.ReasonVault: true,
+		mover.ReasonUnavailable: false, mover.ReasonFailed: false,
+	} {
+		if got := (mover.Result{Error: "x", Reason: reason}).Permanent(); got != want {
+			t.Errorf("%s: got %t, want %t", reason, got, want)
+		}
+	}
+	if (mover.Result{}).Permanent() {
+		t.Error("success is a permanent failure")
+	}
+}
+
+func TestParseTaskRefuses(t *testing.T) {
+	for _, value := range []string{"", "{", "[]"} {
+		if _, err := mover.ParseTask(value); err == nil {
+			t.Errorf("%q was read as a task", value)
+		}
+	}
+}
