@@ -13,7 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/term"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/cmd"
 )
@@ -31,6 +33,7 @@ func run() int {
 	// The first signal ends the work in order; with the handler gone, a second one kills.
 	context.AfterFunc(ctx, stop)
 
+	log.SetLogger(logr.Discard()) // what matters is in errors; the libraries' logs would spoil the progress
 	p := &cmd.Program{
 		Name:    name(os.Args[0]),
 		Version: buildVersion(),

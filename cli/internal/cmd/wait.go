@@ -14,8 +14,8 @@ import (
 // How the program waits for the controller.
 const (
 	lookEvery = time.Second
-	// silentFor is how long the API server may fail to answer, and the controller may be unable to find out what it
-	// needs, before waiting ends as unknown. The controller itself keeps trying.
+	// silentFor is how long the API server may fail to answer, and the controller may say nothing or be unable to find out
+	// what it needs, before waiting ends as unknown. The controller itself keeps trying.
 	silentFor = 60 * time.Second
 )
 
@@ -50,7 +50,7 @@ func (w waiter) wait(ctx context.Context, what string, o watched, look func()) e
 		switch {
 		case err == nil:
 			heard = now
-			if !unknowable(o) {
+			if len(o.GetConditions()) > 0 && !unknowable(o) {
 				known = now
 			}
 			look()
@@ -65,7 +65,7 @@ func (w waiter) wait(ctx context.Context, what string, o watched, look func()) e
 		c := ready(o)
 		switch {
 		case now.Sub(known) > w.silent:
-			return fault.New(fault.Unknown, "The controller keeps trying. See: lockstep describe "+what,
+			return fault.New(fault.Unknown, "The controller, if it runs, keeps trying. See: lockstep describe "+what,
 				"%s: %s", what, sentence(c.Reason, c.Message))
 		case w.timeout > 0 && now.Sub(started) > w.timeout:
 			code := fault.Failed
