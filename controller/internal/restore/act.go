@@ -196,6 +196,11 @@ func (s scope) fill(ctx context.Context, index, attempt int) error {
 	if err != nil {
 		return err
 	}
+	s.admission.Lock()
+	defer s.admission.Unlock()
+	if running, err := s.countMovers(ctx); err != nil || running >= s.MaxMovers {
+		return err // another restore was faster: its turn comes
+	}
 	return s.Client.Create(ctx, job, client.FieldOwner(v1alpha1.FieldManager))
 }
 

@@ -142,7 +142,7 @@ func (w *world) decideGroup(g group) []action {
 		return records
 	case last != nil && last.deleting:
 		return nil
-	case last != nil && missing == 0:
+	case last != nil && (missing == 0 || w.asked && w.failure(g) != ""):
 		return []action{{verb: doDismiss, group: g.Index}}
 	case missing == 0 || unready > 0 || g.pods && last == nil || w.movers >= w.maxMovers:
 		return nil

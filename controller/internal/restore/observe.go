@@ -23,12 +23,15 @@ func (r *Reconciler) observe(ctx context.Context, restore *v1alpha1.Restore, rep
 	w := &world{
 		now: r.Now(), uid: string(restore.UID), verify: restore.Spec.Verify, maxMovers: r.MaxMovers,
 		defined: replay.defined, based: replay.based,
+		asked: restore.Annotations[v1alpha1.AnnotationReconcileAt] != restore.Status.LastHandledReconcileAt,
 	}
 	made, err := r.observeTemporary(ctx, restore)
 	if err != nil {
 		return nil, err
 	}
-	w.movers = made.movers
+	if w.movers, err = r.countMovers(ctx); err != nil {
+		return nil, err
+	}
 	for _, c := range replay.plan.Claims {
 		v := volume{Claim: c, staging: made.staging[stagingName(w.uid, c.Index)]}
 		if err := r.observeVolume(ctx, w.uid, made, &v); err != nil {
@@ -53,8 +56,6 @@ type temporaries struct {
 	jobs     []batchv1.Job
 	pods     []corev1.Pod
 	attached map[string]bool // by volume
-	// movers counts the running movers of everybody.
-	movers int
 }
 
 func (r *Reconciler) observeTemporary(ctx context.Context, restore *v1alpha1.Restore) (temporaries, error) {
@@ -75,7 +76,7 @@ func (r *Reconciler) observeTemporary(ctx context.Context, restore *v1alpha1.Res
 	}{
 		{"staging claims", &claims, []client.ListOption{system, mine}},
 		{"volumes", &volumes, []client.ListOption{mine}},
-		{"movers", &jobs, []client.ListOption{system, client.MatchingLabels{v1alpha1.LabelManagedBy: "lockstep"}}},
+		{"movers", &jobs, []client.ListOption{system, mine}},
 		{"movers' pods", &pods, []client.ListOption{system, mine}},
 		{"volume attachments", &attachments, nil},
 	} {
@@ -89,15 +90,7 @@ func (r *Reconciler) observeTemporary(ctx context.Context, restore *v1alpha1.Res
 	for i := range volumes.Items {
 		t.volumes[volumes.Items[i].Annotations[v1alpha1.AnnotationTarget]] = &volumes.Items[i]
 	}
-	for _, j := range jobs.Items {
-		if ended(&j).IsZero() {
-			t.movers++
-		}
-		if j.Labels[v1alpha1.LabelRestore] == string(restore.UID) {
-			t.jobs = append(t.jobs, j)
-		}
-	}
-	t.pods = pods.Items
+	t.jobs, t.pods = jobs.Items, pods.Items
 	for _, a := range attachments.Items {
 		if a.Spec.Source.PersistentVolumeName != nil {
 			t.attached[*a.Spec.Source.PersistentVolumeName] = true
@@ -161,6 +154,22 @@ func (r *Reconciler) observeGroup(ctx context.Context, made temporaries, g group
 		g.jobs = append(g.jobs, observed)
 	}
 	return g, nil
+}
+
+// countMovers counts the running movers of every backup and restore.
+func (r *Reconciler) countMovers(ctx context.Context) (int, error) {
+	var jobs batchv1.JobList
+	err := r.Reader.List(ctx, &jobs, client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{v1alpha1.LabelManagedBy: "lockstep"})
+	if err != nil {
+		return 0, fmt.Errorf("listing movers: %w", err)
+	}
+	running := 0
+	for i := range jobs.Items {
+		if ended(&jobs.Items[i]).IsZero() {
+			running++
+		}
+	}
+	return running, nil
 }
 
 // ended is when a Job was over; zero while it is not.

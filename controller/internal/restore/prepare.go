@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/fluxcd/pkg/runtime/patch"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -37,7 +38,7 @@ type replay struct {
 
 // prepare asks the vault and Git, and plans. Nothing in the cluster is changed, except that the chosen point is written
 // into the status, before anything depends on it. An error is an *answer, unless the API server failed.
-func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore) (*replay, error) {
+func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore, patcher *patch.SerialPatcher) (*replay, error) {
 	if known := r.replays.get(restore.UID); known != nil {
 		return known, nil
 	}
@@ -55,7 +56,7 @@ func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore) (*r
 	}
 	defer repository.Close()
 
-	choice, err := r.choose(ctx, restore, vault, repository)
+	choice, err := r.choose(ctx, restore, patcher, vault, repository)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,9 @@ func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore) (*r
 }
 
 // choose finds the point and the commit. Once they are in the status they are never chosen again.
-func (r *Reconciler) choose(ctx context.Context, restore *v1alpha1.Restore, vault *engine.Vault, repository Repository) (match.Choice, error) {
+func (r *Reconciler) choose(
+	ctx context.Context, restore *v1alpha1.Restore, patcher *patch.SerialPatcher, vault *engine.Vault, repository Repository,
+) (match.Choice, error) {
 	if p := restore.Status.Point; p != nil && restore.Status.Revision != nil {
 		record, err := catalog.Get(ctx, vault, p.ID)
 		if err != nil {
@@ -96,10 +99,11 @@ func (r *Reconciler) choose(ctx context.Context, restore *v1alpha1.Restore, vaul
 		Taken: metav1.NewTime(choice.Record.Taken), Commit: choice.Record.Revision.Commit,
 	}
 	// The lock makes a stale read of the restore fail here instead of choosing a second time.
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, restore, patch, client.FieldOwner(v1alpha1.FieldManager)); err != nil {
+	locked := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, restore, locked, client.FieldOwner(v1alpha1.FieldManager)); err != nil {
 		return match.Choice{}, fmt.Errorf("recording the chosen point: %w", err)
 	}
+	*patcher = *patch.NewSerialPatcher(restore, r.Client)
 	return choice, nil
 }
 

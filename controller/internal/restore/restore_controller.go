@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
+	"github.com/fluxcd/pkg/runtime/controller"
 	"github.com/fluxcd/pkg/runtime/patch"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -59,13 +61,14 @@ type Applier interface {
 
 // Deps are what a Reconciler works with.
 type Deps struct {
-	// Client writes, and reads Restores; it may be a cache.
+	// Client writes; what it reads may come from a cache.
 	Client client.Client
 	// Reader reads from the API server itself: a decision about a volume is never taken on a memory of it.
 	Reader client.Reader
 	// Kubernetes reads the movers' logs.
 	Kubernetes kubernetes.Interface
 	Recorder   record.EventRecorder
+	Metrics    controller.Metrics
 	Vaults     Vaults
 	// OpenRepository is git.Open if nil.
 	OpenRepository func(url string, o git.Options) (Repository, error)
@@ -83,6 +86,8 @@ type Deps struct {
 type Reconciler struct {
 	Deps
 	replays *replays
+	// admission is held between counting movers and adding one.
+	admission sync.Mutex
 }
 
 // New makes a Reconciler.
@@ -107,8 +112,18 @@ const (
 	later = 15 * time.Second
 )
 
-// Reconcile brings one restore a step further.
-func (r *Reconciler) Reconcile(ctx context.Context, restore *v1alpha1.Restore) (result ctrl.Result, err error) {
+// Reconcile brings one restore a step further. It reads the restore itself live, too: the chosen point must not be older
+// than what was made for it.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (result ctrl.Result, err error) {
+	restore := &v1alpha1.Restore{}
+	if err := r.Reader.Get(ctx, request.NamespacedName, restore); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	start := r.Now()
+	defer func() {
+		r.Metrics.RecordReadiness(ctx, restore)
+		r.Metrics.RecordDuration(ctx, restore, start)
+	}()
 	if !restore.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, restore)
 	}
@@ -116,6 +131,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, restore *v1alpha1.Restore) (
 		r.replays.drop(restore.UID)
 		return ctrl.Result{}, nil
 	}
+	return r.advance(ctx, restore)
+}
+
+// advance observes, decides and acts once.
+func (r *Reconciler) advance(ctx context.Context, restore *v1alpha1.Restore) (result ctrl.Result, err error) {
 	if err := r.addFinalizer(ctx, restore); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -123,7 +143,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, restore *v1alpha1.Restore) (
 	patcher := patch.NewSerialPatcher(restore, r.Client)
 	defer func() { err = errors.Join(err, r.writeStatus(ctx, patcher, before, restore)) }()
 
-	replay, err := r.prepare(ctx, restore)
+	replay, err := r.prepare(ctx, restore, patcher)
 	if err != nil {
 		return r.explain(ctx, restore, err)
 	}

@@ -225,10 +225,10 @@ func reportWorkload(l workload, out *v1alpha1.WorkloadRestore, now metav1.Time) 
 
 // conclude sets the conditions.
 func conclude(restore *v1alpha1.Restore, w *world, failure error) {
-	failed, working := sortVolumes(restore)
+	failed, working := w.outcome()
 	unhealthy := unhealthyWorkloads(restore)
 	switch {
-	case len(failed) > 0 && working == 0:
+	case len(failed) > 0 && !working:
 		markStalled(restore, v1alpha1.ReasonHydrateFailed, strings.Join(failed, "; "))
 	case failure != nil:
 		conditions.Delete(restore, v1alpha1.ConditionStalled)
@@ -244,24 +244,35 @@ func conclude(restore *v1alpha1.Restore, w *world, failure error) {
 	}
 }
 
-func sortVolumes(restore *v1alpha1.Restore) (failed []string, working int) {
-	for _, v := range restore.Status.Volumes {
-		switch v.State {
-		case v1alpha1.HydrationFailed:
-			if !slices.Contains(failed, v.Message) {
-				failed = append(failed, v.Message)
-			}
-		case v1alpha1.HydrationBound:
-		case v1alpha1.HydrationDetaching, v1alpha1.HydrationPlanned:
-			// A volume whose group failed waits with the group's others, which its pod needs as well.
-			if len(failed) == 0 {
-				working++
-			}
-		default:
-			working++
+// outcome names what failed for good, and says whether anything is still under way. The volumes of a group that failed are
+// not: its pod needs all of them.
+func (w *world) outcome() (failed []string, working bool) {
+	for _, g := range w.groups {
+		reasons := w.blocked(g)
+		failed = append(failed, reasons...)
+		if last := g.last(); last != nil && last.ended.IsZero() {
+			working = true
+		}
+		for _, v := range w.members(g) {
+			at, _ := v.where(g, w.uid)
+			working = working || len(reasons) == 0 && at != stepDone
 		}
 	}
 	return failed, working
+}
+
+// blocked says in words why a group will not get all of its data.
+func (w *world) blocked(g group) []string {
+	var reasons []string
+	if failure := w.failure(g); failure != "" {
+		reasons = append(reasons, failure)
+	}
+	for _, v := range w.members(g) {
+		if at, why := v.where(g, w.uid); at == stepStuck {
+			reasons = append(reasons, why)
+		}
+	}
+	return reasons
 }
 
 // unhealthyWorkloads names those that were released and are not healthy; nil while others are still to be released.

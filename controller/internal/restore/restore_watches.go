@@ -9,6 +9,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -24,12 +25,13 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	toRestore := handler.EnqueueRequestsFromMapFunc(r.restoreOf)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("restore").
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		For(&v1alpha1.Restore{}, builder.WithPredicates(
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		WatchesMetadata(&corev1.PersistentVolumeClaim{}, toRestore, marked).
 		WatchesMetadata(&corev1.PersistentVolume{}, toRestore, marked).
 		WatchesMetadata(&batchv1.Job{}, toRestore, marked).
-		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
+		Complete(r)
 }
 
 // restoreOf finds the restore whose UID an object is marked with.

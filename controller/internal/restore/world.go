@@ -24,9 +24,11 @@ type world struct {
 	// defined, based: the commit's definitions, and its other objects that wait for no volume, are applied. This is all that is
 	// remembered instead of observed; to forget it only means to apply them again.
 	defined, based bool
-	volumes        []volume
-	groups         []group
-	workloads      []workload
+	// asked says that a person wants what failed to be tried again.
+	asked     bool
+	volumes   []volume
+	groups    []group
+	workloads []workload
 	// movers counts the running movers of every backup and restore, maxMovers is how many may run.
 	movers, maxMovers int
 }
