@@ -195,6 +195,7 @@ func (a *app) kubectlCommand() *cobra.Command {
 				return err
 			}
 			k := exec.CommandContext(cmd.Context(), filepath.Join(c.Bin, "kubectl"), append([]string{"--kubeconfig=" + c.Kubeconfig}, args[1:]...)...)
+			k.Env = append(os.Environ(), "NO_PROXY="+c.Address+","+os.Getenv("NO_PROXY"))
 			k.Stdin, k.Stdout, k.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			err = k.Run()
 			var exit *exec.ExitError

@@ -19,7 +19,6 @@ func needed() map[string]string {
 		"runc":                               "runc",
 		"/usr/lib/cni/ptp":                   "containernetworking-plugins",
 		"iptables":                           "iptables",
-		"conntrack":                          "conntrack",
 		"mkfs.btrfs":                         "btrfs-progs",
 		"mount":                              "mount",
 		"nsenter":                            "util-linux",

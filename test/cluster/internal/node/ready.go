@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -37,6 +39,7 @@ func (c Cluster) awaitAPI(ctx context.Context, o Options) error {
 		return err
 	}
 	config.QPS = -1 // one user, and the server has its own limits
+	config.Proxy = direct
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -128,6 +131,9 @@ const dnsReadyFile = "dns-ready"
 // DNSReadyPath is where the cluster's DNS server, inside its namespaces, is to
 // make a file once it answers.
 const DNSReadyPath = inside + "/run/" + dnsReadyFile
+
+// direct is for servers on this machine, where no proxy leads to.
+func direct(*http.Request) (*url.URL, error) { return nil, nil }
 
 // applyCRDs makes the snapshot kinds.
 func applyCRDs(ctx context.Context, d dynamic.Interface, dir string) error {

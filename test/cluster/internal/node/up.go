@@ -130,7 +130,7 @@ func start(c *Cluster) error {
 
 // await waits until pods can run with volumes and find Services by name.
 func (c Cluster) await(ctx context.Context, o Options) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("no success in 3 minutes"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("no success in 5 minutes"))
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.watchInit(ctx) })

@@ -103,6 +103,9 @@ func Spawn(log string, namespaces uintptr, args ...string) (id ID, release func(
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Dir = "/"
+	// What a cluster does must not depend on its user's settings, say proxies,
+	// and their secrets are none of its business.
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Setsid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
