@@ -146,8 +146,8 @@ func (b Builder) unpackPackages(ctx context.Context, archives, root string) erro
 	args := append([]string{"install", "-y", "-q", "--download-only", "--no-install-recommends",
 		"-o", "Dir::State::status=" + status, "-o", "Dir::Cache::archives=" + archives + "/",
 		"-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"}, packages...)
-	if _, err := run(ctx, "", nil, "apt-get", args...); err != nil {
-		return fmt.Errorf("fetching packages (Debian 12 has them; `apt-get update` may be due): %w", err)
+	if err := aptGet(ctx, args...); err != nil {
+		return fmt.Errorf("fetching packages, as Debian 12 has them: %w", err)
 	}
 	done()
 	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))

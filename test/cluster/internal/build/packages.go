@@ -4,6 +4,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -42,23 +43,30 @@ func (b Builder) Packages(ctx context.Context) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("this machine lacks the packages %q, and apt-get to install them: %w", missing, err)
 	}
-	// Services of these packages are not for us: RUNLEVEL=1 keeps them from starting.
-	env := []string{"DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"}
-	install := append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)
-	if _, err := run(ctx, "", env, "apt-get", install...); err == nil {
-		return nil
-	}
-	// The lists of packages may be missing or out of date.
-	if _, err := run(ctx, "", env, "apt-get", "update", "-q"); err != nil {
-		return err
-	}
-	if _, err := run(ctx, "", env, "apt-get", install...); err != nil {
+	if err := aptGet(ctx, append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...); err != nil {
 		return fmt.Errorf("installing packages: %w", err)
 	}
 	if still := missingPackages(); len(still) > 0 {
 		return fmt.Errorf("the packages %q are installed, but not what they should hold", still)
 	}
 	return nil
+}
+
+// aptGet runs apt-get, a second time with fresh lists of packages when those
+// it has do not do.
+func aptGet(ctx context.Context, args ...string) error {
+	try := func(args ...string) error {
+		_, err := run(ctx, "", []string{"DEBIAN_FRONTEND=noninteractive"}, "apt-get", args...)
+		return err
+	}
+	first := try(args...)
+	if first == nil {
+		return nil
+	}
+	if err := try("update", "-q"); err != nil {
+		return errors.Join(first, err)
+	}
+	return try(args...)
 }
 
 func missingPackages() []string {
