@@ -69,6 +69,9 @@ type pack struct {
 func (p *pack) reset() {
 	id, _ := hex.DecodeString(randomName())
 	p.id = packID(id)
+	if p.data == nil {
+		p.data = make([]byte, 0, packTarget+4*cellSize) // room for the chunk that fills it, and a footer
+	}
 	p.data = append(p.data[:0], newHeader(typePack)...)
 	p.chunks = p.chunks[:0]
 }
