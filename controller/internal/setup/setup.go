@@ -51,8 +51,6 @@ type Options struct {
 
 	MetricsAddr, HealthAddr string
 	LeaderElection          leaderelection.Options
-	// SkipNameValidation lets several managers be made in one process, as tests do.
-	SkipNameValidation bool
 }
 
 // Scheme holds the kinds that the controller speaks.
