@@ -28,9 +28,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		For(&v1alpha1.Restore{}, builder.WithPredicates(
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
-		WatchesMetadata(&corev1.PersistentVolumeClaim{}, toRestore, marked).
+		Watches(&corev1.PersistentVolumeClaim{}, toRestore, marked).
 		WatchesMetadata(&corev1.PersistentVolume{}, toRestore, marked).
-		WatchesMetadata(&batchv1.Job{}, toRestore, marked).
+		Watches(&batchv1.Job{}, toRestore, marked).
 		Complete(r)
 }
 
