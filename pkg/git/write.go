@@ -31,13 +31,13 @@ func (r *Repository) Materialise(ctx context.Context, rev v1alpha1.Revision, dir
 	return nil
 }
 
-func (r *Repository) materialise(ctx context.Context, rev v1alpha1.Revision, dir string) error {
+func (r *Repository) materialise(ctx context.Context, rev v1alpha1.Revision, dir string) (err error) {
 	inside, err := cleanPath(rev.Path)
 	if err != nil {
 		return err
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		return errors.Join(err, fmt.Errorf("the target directory must exist and be empty"))
+		return errors.Join(errors.New("the target directory must exist and be empty"), err)
 	}
 	hash, err := r.find(ctx, Ref{Commit: rev.Commit})
 	if err != nil {
@@ -51,7 +51,7 @@ func (r *Repository) materialise(ctx context.Context, rev v1alpha1.Revision, dir
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }()
 	w := &writer{repo: r, root: root, inside: inside, bytes: r.limits.tree, files: r.limits.files}
 	if err := w.tree(ctx, commit.TreeHash, "."); err != nil {
 		return err
