@@ -46,7 +46,7 @@ func TestClusterLifecycle(t *testing.T) {
 	info := p.run(t, "lab", "info", "--wait", "-o", "json")
 	var lab labInfo
 	decode(t, info, &lab)
-	made := p.traces(t, lab, up)
+	made := p.traces(t, up)
 	if len(made.Links) == 0 || len(made.Loops) != 2 || len(made.Processes) < 20 || len(made.Cgroups) == 0 {
 		t.Fatalf("what is there to be removed was not found: %+v", made)
 	}
@@ -94,7 +94,7 @@ func TestClusterLifecycle(t *testing.T) {
 		p.run(t, "kubectl", "a", "get", "nodes")
 	})
 
-	made = p.traces(t, lab, up[:1])
+	made = p.traces(t, up[:1])
 	p.run(t, "down", "--all")
 	poll(t, "everything to be gone", func() error { return p.remains(t, made) })
 	if left, err := filepath.Glob(filepath.Join(p.home, "run", "*", "*", "*")); err != nil || len(left) > 0 {
@@ -260,7 +260,7 @@ type traces struct {
 	Rules     string            // of iptables, on the machine
 }
 
-func (p program) traces(t *testing.T, _ labInfo, up []clusterInfo) traces {
+func (p program) traces(t *testing.T, up []clusterInfo) traces {
 	t.Helper()
 	var lab struct {
 		Bridge string

@@ -50,7 +50,7 @@ type app struct {
 	steps *steps
 }
 
-func (a *app) builder() build.Builder { return build.Builder{Home: a.home, Say: a.steps.begin} }
+func (a *app) builder() build.Builder { return build.Builder{Home: a.home, Step: a.steps.do} }
 
 func newCommand() *cobra.Command {
 	a := &app{steps: newSteps(os.Stderr)}

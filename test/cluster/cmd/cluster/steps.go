@@ -25,9 +25,25 @@ func (s *steps) say(format string, args ...any) {
 	fmt.Fprintf(s.out, "%6.1fs  %s\n", time.Since(s.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// begin reports a step, and the function it returns how long it took.
-func (s *steps) begin(what string) func() {
+// do does a step that may take long, and tells when it begins, every minute,
+// and when it has succeeded; a failure is told with the error.
+func (s *steps) do(what string, do func() error) error {
 	s.say("%s", what)
 	began := time.Now()
-	return func() { s.say("%s: done in %.1f s", what, time.Since(began).Seconds()) }
+	took := func() string { return time.Since(began).Round(100 * time.Millisecond).String() }
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	for {
+		select {
+		case err := <-done:
+			if err == nil {
+				s.say("%s: done in %s", what, took())
+			}
+			return err
+		case <-minute.C:
+			s.say("%s: at it for %s", what, took())
+		}
+	}
 }

@@ -73,24 +73,26 @@ func (b Builder) buildBinaries(ctx context.Context, dir string) error {
 	if err := os.CopyFS(src, cluster.Sources); err != nil {
 		return fmt.Errorf("writing sources: %w", err)
 	}
-	done := b.Say("downloading modules")
 	// GOFLAGS of the user might ask for a vendor directory or another mode.
 	env := []string{"GOFLAGS=-mod=readonly -trimpath -buildvcs=false", "GOWORK=off", "CGO_ENABLED=0"}
-	if _, err := run(ctx, src, env, "go", "mod", "download"); err != nil {
+	goCommand := func(args ...string) func() error {
+		return func() error {
+			_, err := run(ctx, src, env, "go", args...)
+			return err
+		}
+	}
+	if err := b.Step("downloading modules", goCommand("mod", "download")); err != nil {
 		return err
 	}
-	done()
 	for _, t := range []struct{ what, ldflags, pkgs string }{
-		{"building Kubernetes " + kubernetes + " and etcd (the first time takes 10 minutes of two processors)", strings.Join(linkerFlags(), " "), "./cmd/kube"},
+		{"building Kubernetes " + kubernetes + " and etcd (12 processor minutes the first time)", strings.Join(linkerFlags(), " "), "./cmd/kube"},
 		{"building csi-snapshotter, snapshot-controller, csi-sanity and pause", "-s -w",
 			snapshotter + "csi-snapshotter " + snapshotter + "snapshot-controller github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity ./cmd/pause"},
 	} {
-		done := b.Say(t.what)
 		args := append([]string{"build", "-ldflags", t.ldflags, "-o", bin + "/"}, strings.Fields(t.pkgs)...)
-		if _, err := run(ctx, src, env, "go", args...); err != nil {
+		if err := b.Step(t.what, goCommand(args...)); err != nil {
 			return err
 		}
-		done()
 	}
 	for _, n := range callNames {
 		if err := os.Symlink("kube", filepath.Join(bin, n)); err != nil {

@@ -24,9 +24,8 @@ import (
 // Builder fills the cache.
 type Builder struct {
 	Home home.Home
-	// Say reports a step that was begun; the function it returns reports its
-	// end.
-	Say func(what string) (done func())
+	// Step does a step and tells about it.
+	Step func(what string, do func() error) error
 }
 
 // once returns the cached directory of this kind and key, made by fill unless

@@ -121,11 +121,9 @@ func (b Builder) packImages(ctx context.Context, dir string, binaries Binaries) 
 		return err
 	}
 	for _, r := range recipes() {
-		done := b.Say("packing image " + r.Name)
-		if err := r.pack(ctx, root, dir); err != nil {
+		if err := b.Step("packing image "+r.Name, func() error { return r.pack(ctx, root, dir) }); err != nil {
 			return fmt.Errorf("packing image %q: %w", r.Name, err)
 		}
-		done()
 	}
 	return errors.Join(os.RemoveAll(root), os.RemoveAll(filepath.Join(dir, "packages")))
 }
@@ -138,7 +136,6 @@ func (b Builder) unpackPackages(ctx context.Context, archives, root string) erro
 	for _, r := range recipes() {
 		packages = append(packages, r.Packages...)
 	}
-	done := b.Say("fetching Debian packages for the images")
 	status := filepath.Join(archives, "status")
 	if err := errors.Join(os.MkdirAll(filepath.Join(archives, "partial"), 0o755), os.MkdirAll(root, 0o755), os.WriteFile(status, nil, 0o644)); err != nil {
 		return err
@@ -146,22 +143,21 @@ func (b Builder) unpackPackages(ctx context.Context, archives, root string) erro
 	args := append([]string{"install", "-y", "-q", "--download-only", "--no-install-recommends",
 		"-o", "Dir::State::status=" + status, "-o", "Dir::Cache::archives=" + archives + "/",
 		"-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"}, packages...)
-	if err := aptGet(ctx, args...); err != nil {
+	if err := b.Step("fetching Debian packages for the images", func() error { return aptGet(ctx, args...) }); err != nil {
 		return fmt.Errorf("fetching packages, as Debian 12 has them: %w", err)
 	}
-	done()
 	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
 	if err != nil {
 		return err
 	}
-	done = b.Say(fmt.Sprintf("unpacking %d packages", len(debs)))
-	defer done()
-	for _, deb := range debs {
-		if _, err := run(ctx, "", nil, "dpkg", "-x", deb, root); err != nil {
-			return err
+	return b.Step(fmt.Sprintf("unpacking %d packages", len(debs)), func() error {
+		for _, deb := range debs {
+			if _, err := run(ctx, "", nil, "dpkg", "-x", deb, root); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (r recipe) pack(ctx context.Context, root, dir string) error {

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/lockstep-dr/lockstep/test/cluster/internal/proc"
 )
 
 // needed maps each program or file that a cluster or the lab uses to the
@@ -39,11 +42,13 @@ func (b Builder) Packages(ctx context.Context) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	defer b.Say("installing packages: " + strings.Join(missing, " "))()
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("this machine lacks the packages %q, and apt-get to install them: %w", missing, err)
 	}
-	if err := aptGet(ctx, append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...); err != nil {
+	err := b.Step("installing packages: "+strings.Join(missing, " "), func() error {
+		return aptGet(ctx, append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...)
+	})
+	if err != nil {
 		return fmt.Errorf("installing packages: %w", err)
 	}
 	if still := missingPackages(); len(still) > 0 {
@@ -56,7 +61,8 @@ func (b Builder) Packages(ctx context.Context) error {
 // it has do not do.
 func aptGet(ctx context.Context, args ...string) error {
 	try := func(args ...string) error {
-		_, err := run(ctx, "", []string{"DEBIAN_FRONTEND=noninteractive"}, "apt-get", args...)
+		wait := []string{"-o", "DPkg::Lock::Timeout=300"} // another invocation may be at it
+		_, err := run(ctx, "", []string{"DEBIAN_FRONTEND=noninteractive"}, "apt-get", append(wait, args...)...)
 		return err
 	}
 	first := try(args...)
@@ -72,15 +78,20 @@ func aptGet(ctx context.Context, args ...string) error {
 func missingPackages() []string {
 	var missing []string
 	for program, pkg := range needed() {
-		if strings.HasPrefix(program, "/") {
-			if exists(program) {
-				continue
-			}
-		} else if _, err := exec.LookPath(program); err == nil {
-			continue
+		if !installed(program) {
+			missing = append(missing, pkg)
 		}
-		missing = append(missing, pkg)
 	}
 	sort.Strings(missing)
 	return slices.Compact(missing)
+}
+
+// installed looks where clusters will look, which is not the user's PATH.
+func installed(program string) bool {
+	if filepath.IsAbs(program) {
+		return exists(program)
+	}
+	return slices.ContainsFunc(filepath.SplitList(proc.Path), func(dir string) bool {
+		return exists(filepath.Join(dir, program))
+	})
 }

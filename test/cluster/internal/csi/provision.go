@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -37,8 +38,14 @@ func (d *Driver) Provision(ctx context.Context, config *rest.Config, localDir st
 	options := []func(*controller.ProvisionController) error{
 		controller.LeaderElection(false), controller.RetryIntervalMax(2 * time.Second),
 	}
-	go controller.NewProvisionController(ctx, k, LocalProvisioner, &localProvisioner{dir: localDir, node: d.node}, options...).Run(ctx)
-	controller.NewProvisionController(ctx, k, Name, &provisioner{driver: d, kube: k, snapshots: s}, options...).Run(ctx)
+	var wg sync.WaitGroup
+	for name, p := range map[string]controller.Provisioner{
+		Name:             &provisioner{driver: d, kube: k, snapshots: s},
+		LocalProvisioner: &localProvisioner{dir: localDir, node: d.node},
+	} {
+		wg.Go(func() { controller.NewProvisionController(ctx, k, name, p, options...).Run(ctx) })
+	}
+	wg.Wait()
 	return ctx.Err()
 }
 

@@ -159,8 +159,12 @@ func Down(ctx context.Context, h home.Home) error {
 		return err
 	}
 	defer unlock()
-	if names, err := clusters(h); err != nil || len(names) > 0 {
-		return errors.Join(err, fmt.Errorf("clusters need the lab: %s", strings.Join(names, ", ")))
+	names, err := clusters(h)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("clusters need the lab: %s", strings.Join(names, ", "))
 	}
 	l, err := recorded(h)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -54,7 +54,7 @@ func Up(ctx context.Context, h home.Home, name string, o Options) (Cluster, erro
 		return Cluster{}, err
 	}
 	if err := start(&c); err != nil {
-		return Cluster{}, errors.Join(fmt.Errorf("starting cluster %q: %w", name, err), remove(ctx, h, name))
+		return Cluster{}, errors.Join(fmt.Errorf("starting cluster %q: %w%s", name, err, c.initLog()), remove(ctx, h, name))
 	}
 	if err := c.await(ctx, o); err != nil {
 		return Cluster{}, fmt.Errorf("cluster %q did not become ready (see %s; remove it with `cluster down %s`): %w%s",

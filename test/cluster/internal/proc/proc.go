@@ -88,6 +88,9 @@ func (id ID) Kill(ctx context.Context) error {
 	return nil
 }
 
+// Path is where the processes of clusters find programs.
+const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // Spawn starts this program again, with these arguments, as the first process
 // of a new session and of the given new namespaces (unix.CLONE_NEW…), which
 // outlives its parent. Its output goes to the file at log. It must read one
@@ -105,7 +108,7 @@ func Spawn(log string, namespaces uintptr, args ...string) (id ID, release func(
 	cmd.Dir = "/"
 	// What a cluster does must not depend on its user's settings, say proxies,
 	// and their secrets are none of its business.
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
+	cmd.Env = []string{"PATH=" + Path, "HOME=/root", "LANG=C.UTF-8"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Setsid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
