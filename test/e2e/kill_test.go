@@ -29,7 +29,7 @@ type moment struct {
 	match func(lab.Write) bool
 }
 
-// write matches requests by method, a part of the path, and a part of the body.
+// write matches requests by method, a part of the path, and a part of the body, which is JSON only in patches.
 func write(method, path, body string) func(lab.Write) bool {
 	return func(w lab.Write) bool {
 		return w.Method == method && strings.Contains(w.Path, path) && bytes.Contains(w.Body, []byte(body))
@@ -85,13 +85,13 @@ func TestRestoreSurvivesKill(t *testing.T) {
 	moments := []moment{
 		{"after the point is chosen", write(http.MethodPatch, "/restores/", `"point"`)},
 		{"after staging", write(http.MethodPost, system+"/persistentvolumeclaims", "")},
-		{"after a claim is reserved", write(http.MethodPost, "/namespaces/"+ns+"/persistentvolumeclaims", "volumeName")},
+		{"after a claim is reserved", write(http.MethodPost, "/namespaces/"+ns+"/persistentvolumeclaims", "")},
 		{"when hydration begins", write(http.MethodPost, system+"/jobs", "")},
 		{"after a volume is known to be whole", write(http.MethodPatch, "/persistentvolumes/", v1alpha1.AnnotationHydrated)},
 		{"after a mover is removed", write(http.MethodDelete, system+"/jobs/", "")},
 		{"after a volume is kept", write(http.MethodPatch, "/persistentvolumes/", "Retain")},
 		{"after a volume is given to its claim", write(http.MethodPatch, "/persistentvolumes/", "claimRef")},
-		{"after the reclaim policy is given back", write(http.MethodPatch, "/persistentvolumes/", `"Delete"`)},
+		{"after the reclaim policy is given back", write(http.MethodPatch, "/persistentvolumes/", `"persistentVolumeReclaimPolicy":"Delete"`)},
 		{"after the staging claim is deleted", write(http.MethodDelete, system+"/persistentvolumeclaims/", "")},
 		{"at a random write", nth(1 + rand.IntN(40))},
 	}
@@ -104,6 +104,11 @@ func TestRestoreSurvivesKill(t *testing.T) {
 					Source: v1alpha1.GitSource{URL: repo.URL, Path: "."},
 				},
 			}
+			t.Cleanup(func() {
+				ctx := context.WithoutCancel(ctx)
+				must(t, client.IgnoreNotFound(shared.dr.Delete(ctx, restore)))
+				forget(ctx, t, shared.dr, ns)
+			})
 			rig.killAt(ctx, t, m, func() { must(t, shared.dr.Create(ctx, restore.DeepCopy())) })
 			awaitReady(ctx, t, rig, shared.dr, restore)
 			if got := notesDigest(ctx, t, shared.dr, ns); got != digest {
@@ -111,8 +116,6 @@ func TestRestoreSurvivesKill(t *testing.T) {
 			}
 			nothingLeft(ctx, t, shared.dr, ns)
 			boundVolumesHaveTheirPolicyBack(ctx, t, shared.dr, ns)
-			must(t, shared.dr.Delete(ctx, restore))
-			forget(ctx, t, shared.dr, ns)
 		})
 	}
 }

@@ -27,7 +27,6 @@ type Cluster struct {
 	Kubeconfig string `json:"kubeconfig"`
 	Node       string `json:"node"`
 	Address    string `json:"address"`
-	Dir        string `json:"dir"`
 
 	client.WithWatch `json:"-"`
 	Config           *rest.Config `json:"-"`
@@ -112,4 +111,4 @@ func trim(b []byte) string {
 }
 
 // Pool is the file that holds the disk under the cluster's volumes; most of it is holes.
-func (c *Cluster) Pool() string { return filepath.Join(c.Dir, "pool.img") }
+func (c *Cluster) Pool() string { return filepath.Join(filepath.Dir(c.Kubeconfig), "pool.img") }
