@@ -119,19 +119,39 @@ type outcome struct {
 
 func (c *testCluster) run(t *testing.T, args ...string) outcome {
 	t.Helper()
-	return c.runWith(t, nil, args...)
+	return c.runUntil(t, "\x00", args...)
 }
 
-func (c *testCluster) runWith(t *testing.T, env map[string]string, args ...string) outcome {
+// runUntil runs a command that is interrupted when its output to standard error has the text.
+func (c *testCluster) runUntil(t *testing.T, text string, args ...string) outcome {
 	t.Helper()
-	var out, errOut strings.Builder
-	p := &Program{
-		Name: "lockstep", Version: "test", Out: &out, Err: &errOut, Now: time.Now,
-		Getenv: func(name string) string { return env[name] },
-	}
-	// Not at the end, where a completion has what is to be completed.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	return c.runWith(ctx, &interrupter{text: text, cancel: cancel}, args...)
+}
+
+// interrupter interrupts a command at a text.
+type interrupter struct {
+	strings.Builder
+	text   string
+	cancel context.CancelFunc
+}
+
+func (i *interrupter) Write(data []byte) (int, error) {
+	n, err := i.Builder.Write(data)
+	if strings.Contains(i.String(), i.text) {
+		i.cancel()
+	}
+	return n, err
+}
+
+func (c *testCluster) runWith(ctx context.Context, errOut *interrupter, args ...string) outcome {
+	var out strings.Builder
+	p := &Program{
+		Name: "lockstep", Version: "test", Out: &out, Err: errOut, Now: time.Now,
+		Getenv: func(string) string { return "" },
+	}
+	// Not at the end, where a completion has what is to be completed.
 	code := p.Run(ctx, slices.Insert(slices.Clone(args), 1, "--kubeconfig", c.kubeconfig))
 	return outcome{code, out.String(), errOut.String()}
 }
@@ -298,6 +318,8 @@ func testRestore(t *testing.T, c *testCluster) {
 	before := c.restores(t)
 	restore("--tag", "slow", "--wait=false")
 	restore("--tag", "slow", "--wait=false").want(t, fault.Done, "this restore is already under way")
+	args := append([]string{"restore", "--tag", "slow"}, repo...)
+	c.runUntil(t, "already under way", args...).want(t, fault.Interrupted, "The restore goes on in the cluster", "lockstep: interrupted")
 	if got := c.restores(t); got != before+1 {
 		t.Errorf("%d restores were made, want 1", got-before)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
 	"github.com/lockstep-dr/lockstep/cli/internal/kube"
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
@@ -78,10 +80,29 @@ func (p *Program) plan(ctx context.Context, c *kube.Cluster, from v1alpha1.Resto
 	if err != nil {
 		return nil, err
 	}
-	known, err := facts.Read(ctx, c, c.RESTMapper(), choice, objects)
+	known, err := p.facts(ctx, c, choice, objects, vault.IsURL(o.vault.Vault))
 	if err != nil {
-		return nil, fmt.Errorf("looking at the cluster: %w", err)
+		return nil, err
+	}
+	return plan.New(plan.Input{Choice: choice, Revision: rev, Objects: objects, Facts: known})
+}
+
+// facts looks at the cluster. With the vault at hand a dry run says something even while there is no cluster yet; what
+// is not known is then left to the restore itself to refuse.
+func (p *Program) facts(
+	ctx context.Context, c *kube.Cluster, choice match.Choice, objects []*unstructured.Unstructured, bare bool,
+) (plan.Facts, error) {
+	known, err := facts.Read(ctx, c, c.RESTMapper(), choice, objects)
+	if err != nil && !(bare && kube.Unreachable(err)) {
+		return known, fmt.Errorf("looking at the cluster: %w", err)
+	}
+	if err != nil {
+		p.note("note: the cluster does not answer: what it holds is not considered")
+		known = plan.Facts{}
+	}
+	if bare && known.Kinds != nil { // the restore brings its own kinds
+		known.Kinds[v1alpha1.GroupVersion.WithKind("ProtectionPolicy").GroupKind()] = plan.KindFact{Namespaced: true}
 	}
 	known.RestoreNamespace = c.Namespace
-	return plan.New(plan.Input{Choice: choice, Revision: rev, Objects: objects, Facts: known})
+	return known, nil
 }

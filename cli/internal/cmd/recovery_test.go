@@ -144,13 +144,22 @@ func TestPointsNeedNoCluster(t *testing.T) {
 	c.run(t, d.flags("describe", "2025")...).want(t, fault.Absent, "2025")
 }
 
+func TestDryRunWithoutAClusterSaysSo(t *testing.T) {
+	d := newDisaster(t)
+	c := &testCluster{kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	const gone = `{"apiVersion": "v1", "kind": "Config", "current-context": "gone",
+		"contexts": [{"name": "gone", "context": {"cluster": "gone"}}], "clusters": [{"name": "gone", "cluster": {"server": "http://127.0.0.1:1"}}]}`
+	if err := os.WriteFile(c.kubeconfig, []byte(gone), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, d.flags("restore", "--dry-run", "--tag", "v1.0.0")...).want(t, fault.Done, "the cluster does not answer", "shop/data", "Exact")
+	c.run(t, "restore", "--dry-run", "--tag", "v1.0.0", "--repo", d.repository).want(t, fault.Unknown, "the cluster does not answer")
+}
+
 func TestDryRunPrintsThePlanAndChangesNothing(t *testing.T) {
 	c := startCluster(t, true)
 	d := newDisaster(t)
-	c.create(t, &storagev1.StorageClass{
-		ObjectMeta:  metav1.ObjectMeta{Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}},
-		Provisioner: "csi.example.com",
-	})
+	c.addDefaultClass(t)
 	dryRun := func(args ...string) outcome {
 		return c.run(t, d.flags(append([]string{"restore", "--dry-run", "--repo", d.repository, "--path", "deploy"}, args...)...)...)
 	}
@@ -187,6 +196,14 @@ func TestDryRunPrintsThePlanAndChangesNothing(t *testing.T) {
 	claim.Status.Phase = corev1.ClaimBound
 	c.setStatus(t, claim)
 	dryRun("--tag", "v1.0.0").want(t, fault.Refused, "REFUSED", "shop/data")
+}
+
+func (c *testCluster) addDefaultClass(t *testing.T) {
+	t.Helper()
+	c.create(t, &storagev1.StorageClass{
+		ObjectMeta:  metav1.ObjectMeta{Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}},
+		Provisioner: "csi.example.com",
+	})
 }
 
 func TestApplyDeploysACommitAndNotesIt(t *testing.T) {
@@ -250,6 +267,8 @@ func TestRestoreOnABareClusterInstallsFirst(t *testing.T) {
 	restore := func(args ...string) outcome {
 		return c.run(t, d.flags(append([]string{"restore", "--tag", "v1.0.0", "--repo", "https://git.example.com/shop.git"}, args...)...)...)
 	}
+	c.addDefaultClass(t)
+	c.run(t, d.flags("restore", "--dry-run", "--tag", "v1.0.0")...).want(t, fault.Done, "Exact", "ProtectionPolicy.lockstep.dev shop/shop")
 	restore().want(t, fault.Usage, "no image for the controller")
 	if ok, err := installed(context.Background(), c, time.Now()); ok || err != nil {
 		t.Fatalf("a refused restore installed something: %v, %v", ok, err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -95,14 +94,14 @@ func (p *Program) waitForController(ctx context.Context, c client.Client, object
 			if err != nil && !kube.Unreachable(err) {
 				return fmt.Errorf("reading the controller's Deployment: %w", err)
 			}
-			ready, why := available(&d)
-			if err == nil && ready {
+			if err == nil && available(&d) {
 				break
 			}
+			why := whyNotStarted(ctx, c, &d)
 			board.Show(progress.Item{Name: "deployment " + u.GetName(), State: "Starting", Note: why})
 			if p.Now().After(deadline) {
 				return fault.New(fault.Failed, fmt.Sprintf("Look at its pods: kubectl -n %s describe pods", u.GetNamespace()),
-					"the controller did not start within %s: %s", startsWithin, why)
+					"%s", sentence("the controller did not start within "+startsWithin.String(), why))
 			}
 			select {
 			case <-ctx.Done():
@@ -114,16 +113,34 @@ func (p *Program) waitForController(ctx context.Context, c client.Client, object
 	return nil
 }
 
-func available(d *appsv1.Deployment) (bool, string) {
-	if d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedReplicas == 0 {
-		return false, ""
+func available(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas > 0 && d.Status.AvailableReplicas > 0
+}
+
+// whyNotStarted says what the containers of a Deployment wait for, such as an image that cannot be pulled. It is
+// only shown: where it cannot be read there is nothing to show.
+func whyNotStarted(ctx context.Context, c client.Client, d *appsv1.Deployment) string {
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return ""
 	}
-	for _, c := range d.Status.Conditions {
-		if c.Type == appsv1.DeploymentAvailable {
-			return c.Status == corev1.ConditionTrue && d.Status.AvailableReplicas > 0, c.Message
+	var pods corev1.PodList
+	if c.List(ctx, &pods, client.InNamespace(d.Namespace), client.MatchingLabelsSelector{Selector: selector}) != nil {
+		return ""
+	}
+	for _, pod := range pods.Items {
+		for _, s := range pod.Status.ContainerStatuses {
+			if w := s.State.Waiting; w != nil && w.Reason != "ContainerCreating" {
+				return sentence(w.Reason, w.Message)
+			}
+		}
+		for _, cond := range pod.Status.Conditions {
+			if cond.Type == corev1.PodScheduled && cond.Status == corev1.ConditionFalse {
+				return sentence(cond.Reason, cond.Message)
+			}
 		}
 	}
-	return false, ""
+	return ""
 }
 
 // installed reports whether the cluster has Lockstep: its kinds, and a controller, be it a Deployment or a process
@@ -291,7 +308,7 @@ func (p *Program) waitForVault(ctx context.Context, c client.Client, name string
 		return err
 	}
 	if cond := ready(v); cond.Status != metav1.ConditionTrue {
-		return fault.New(fault.Failed, "", "%w", errors.New("vault "+name+" is not ready: "+sentence(cond.Reason, cond.Message)))
+		return fault.New(fault.Failed, "", "vault %s is not ready: %s", name, sentence(cond.Reason, cond.Message))
 	}
 	return nil
 }
