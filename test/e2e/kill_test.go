@@ -137,7 +137,7 @@ func newRig(ctx context.Context, t *testing.T, c *lab.Cluster) *rig {
 		_, err := c.Kubectl(ctx, "-n", v1alpha1.SystemNamespace, "scale", "deployment/lockstep-controller", "--replicas="+replicas)
 		must(t, err)
 		must(t, lab.Eventually(ctx, time.Minute, func(ctx context.Context) (bool, error) {
-			out, err := c.Kubectl(ctx, "-n", v1alpha1.SystemNamespace, "get", "pods", "-l", "app.kubernetes.io/name=lockstep-controller", "-o", "name")
+			out, err := c.Kubectl(ctx, "-n", v1alpha1.SystemNamespace, "get", "pods", "-l", "app.kubernetes.io/component=controller", "-o", "name")
 			return (strings.TrimSpace(out) == "") == (replicas == "0"), err
 		}))
 	}

@@ -21,12 +21,15 @@ import (
 // staging holds objects while they are written. CheckName refuses names with a leading dot, so it never clashes.
 const staging = ".staging"
 
-// Store is a store.Store in a directory. Each object is one file of mode 0600 below it.
+// Store is a store.Store in a directory. Each object is one file below it, which its owner can use, and its group where the
+// directory itself is open to its group: several users share a store by a group and the set-group-id bit.
 type Store struct {
 	// root pins the directory: should another filesystem be mounted over it, or it be unmounted, this store does not
 	// mistake the new directory for its own, emptied.
 	root *os.Root
 	dir  string
+	// mode is that of every directory in the store; files have its reading and writing bits.
+	mode iofs.FileMode
 }
 
 var _ store.Store = (*Store)(nil)
@@ -49,7 +52,11 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("opening store directory: %w", err))
 	}
-	return &Store{root: root, dir: dir}, nil
+	info, err := root.Stat(".")
+	if err != nil {
+		return nil, errors.Join(unavailable(fmt.Errorf("opening store directory: %w", err)), root.Close())
+	}
+	return &Store{root: root, dir: dir, mode: 0o700 | info.Mode()&(0o070|iofs.ModeSetgid)}, nil
 }
 
 // Put implements store.Store.
@@ -98,6 +105,9 @@ func (s *Store) writeFile(name string, data []byte) error {
 	}
 	_, err = f.Write(data)
 	if err == nil {
+		err = f.Chmod(s.mode & 0o660) // whatever the umask says
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
@@ -122,7 +132,11 @@ func (s *Store) makeDirs(dir string) error {
 	if err := s.makeDirs(path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := s.root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, iofs.ErrExist) {
+	err := s.root.Mkdir(dir, 0o700)
+	if err == nil {
+		err = s.root.Chmod(dir, s.mode)
+	}
+	if err != nil && !errors.Is(err, iofs.ErrExist) {
 		return err
 	}
 	return s.syncDir(path.Dir(dir))
