@@ -46,7 +46,8 @@ type State struct {
 }
 
 // Observe reads the Job's pods, their results and, of running containers, the last line of their log. A log that cannot be
-// read only means that there is no progress to show.
+// read only means that there is no progress to show. The reader must not be a cache: one that knows less of the pods than the
+// Job does would show a mover that is done as one that left no result.
 func Observe(ctx context.Context, c client.Reader, k kubernetes.Interface, job *batchv1.Job) (State, error) {
 	var pods corev1.PodList
 	err := c.List(ctx, &pods, client.InNamespace(job.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(job.UID)})

@@ -65,8 +65,7 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 		p.Status.Volumes = append(p.Status.Volumes, expected(&claims[i]))
 	}
 	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
-	_, err = r.progress(p, "taking snapshots")
-	return ctrl.Result{RequeueAfter: 1}, err // at once, after the status is written
+	return r.progress(p, "taking snapshots", atOnce)
 }
 
 // hold lets the point wait for what it lacks, for a while.

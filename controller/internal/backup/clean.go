@@ -36,15 +36,23 @@ func (r *Reconciler) clean(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 }
 
 // cleanVolume goes backwards: mover, temporary claim and volume, snapshot. Each must be gone before the next is touched, since
-// drivers may refuse to delete a snapshot that a volume was made from.
+// drivers may refuse to delete a snapshot that a volume was made from. The status says which one is waited for.
 func (r *Reconciler) cleanVolume(ctx context.Context, p *v1alpha1.RestorePoint, index int) (done bool, err error) {
-	for _, stage := range []func(context.Context, *v1alpha1.RestorePoint, int) (bool, error){
-		r.cleanMovers, r.cleanClaim, r.cleanOriginal, r.cleanExposed,
+	for _, stage := range []struct {
+		what  string
+		clean func(context.Context, *v1alpha1.RestorePoint, int) (bool, error)
+	}{
+		{"mover", r.cleanMovers},
+		{"temporary volume", r.cleanClaim},
+		{"snapshot in " + p.Namespace, r.cleanOriginal},
+		{"snapshot in " + v1alpha1.SystemNamespace, r.cleanExposed},
 	} {
-		if gone, err := stage(ctx, p, index); err != nil || !gone {
+		if gone, err := stage.clean(ctx, p, index); err != nil || !gone {
+			p.Status.Volumes[index].Cleanup = "removing the " + stage.what
 			return false, err
 		}
 	}
+	p.Status.Volumes[index].Cleanup = ""
 	return true, nil
 }
 

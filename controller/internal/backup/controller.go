@@ -63,15 +63,15 @@ type Limits struct {
 	// Retries is how often a mover is started anew after a failure that may pass; RetryAfter is the first wait, which triples.
 	Retries    int32
 	RetryAfter time.Duration
-	// Poll is how often the cluster is looked at while work is under way.
-	Poll time.Duration
+	// Poll is how often the cluster is looked at while work is under way, Soon how soon after something was done to it.
+	Poll, Soon time.Duration
 }
 
 // DefaultLimits suit real clusters.
 func DefaultLimits() Limits {
 	return Limits{
 		Begin: time.Minute, Cut: 10 * time.Minute, Point: 24 * time.Hour,
-		Retries: 3, RetryAfter: 10 * time.Second, Poll: time.Second,
+		Retries: 3, RetryAfter: 10 * time.Second, Poll: time.Second, Soon: 100 * time.Millisecond,
 	}
 }
 
@@ -159,12 +159,15 @@ func (r *Reconciler) advance(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 // finished reports whether a point is done for good, one way or the other.
 func finished(p *v1alpha1.RestorePoint) bool { return conditions.IsReady(p) || conditions.IsStalled(p) }
 
-// progress says what is being done.
-func (r *Reconciler) progress(p *v1alpha1.RestorePoint, message string) (ctrl.Result, error) {
+// progress says what is being done, and when to look again.
+func (r *Reconciler) progress(p *v1alpha1.RestorePoint, message string, again time.Duration) (ctrl.Result, error) {
 	conditions.MarkReconciling(p, v1alpha1.ReasonProgressing, "%s", message)
 	conditions.MarkUnknown(p, v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "%s", message)
-	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
+	return ctrl.Result{RequeueAfter: again}, nil
 }
+
+// atOnce is when to look again after something went into the status that was not in the world.
+const atOnce = time.Nanosecond
 
 // fail ends the point. Its temporary objects are removed by the reconciliations that follow.
 func (r *Reconciler) fail(p *v1alpha1.RestorePoint, reason, message string) (ctrl.Result, error) {

@@ -17,6 +17,9 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 )
 
+// quick is how long most drivers take to fix the moment of a snapshot, and how long they are looked at closely.
+const quick = 5 * time.Second
+
 // cut asks for all snapshots at once, waits until the moment of each is fixed, and makes sure that the same revision ran all the
 // while.
 func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
@@ -37,8 +40,11 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 	if len(waiting) == 0 {
 		return r.confirm(ctx, p)
 	}
-	if r.Clock.Since(p.Status.StartedAt.Time) <= r.Limits.Cut {
-		return r.progress(p, "taking snapshots")
+	switch elapsed := r.Clock.Since(p.Status.StartedAt.Time); {
+	case elapsed < quick:
+		return r.progress(p, "taking snapshots", r.Limits.Soon)
+	case elapsed <= r.Limits.Cut:
+		return r.progress(p, "taking snapshots", r.Limits.Poll)
 	}
 	message := "no snapshot of claim " + strings.Join(waiting, ", ") + " within " + r.Limits.Cut.String()
 	for _, v := range volumes {
@@ -77,7 +83,7 @@ func (r *Reconciler) takeSnapshots(ctx context.Context, p *v1alpha1.RestorePoint
 			return ctrl.Result{}, err
 		}
 	}
-	return r.progress(p, "taking snapshots")
+	return r.progress(p, "taking snapshots", r.Limits.Soon)
 }
 
 // confirm fixes the moment of the point, if the revision did not change before it.
@@ -95,8 +101,7 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 			p.Status.Taken = t
 		}
 	}
-	_, err = r.progress(p, "saving volumes")
-	return ctrl.Result{RequeueAfter: 1}, err
+	return r.progress(p, "saving volumes", atOnce)
 }
 
 // source reads the claim that is to be saved, and makes sure that it is still the one that was expected.

@@ -24,6 +24,7 @@ import (
 func (r *Reconciler) move(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
 	var unsaved []string
 	var failures []decision
+	again := r.Limits.Poll
 	for _, v := range volumes {
 		d := decide(v, r.Limits, r.Clock.Now())
 		v.capture.State, v.capture.Message = d.state, d.message
@@ -33,6 +34,9 @@ func (r *Reconciler) move(ctx context.Context, p *v1alpha1.RestorePoint, volumes
 		}
 		if err := r.act(ctx, p, v, d.step); err != nil {
 			return r.refuse(p, err)
+		}
+		if d.step != stepWait && d.step != stepClean && v.capture.Message == "" {
+			again = r.Limits.Soon
 		}
 		if v.capture.Snapshot == "" {
 			unsaved = append(unsaved, v.capture.Claim)
@@ -46,11 +50,10 @@ func (r *Reconciler) move(ctx context.Context, p *v1alpha1.RestorePoint, volumes
 		}
 		return r.fail(p, failures[0].reason, strings.Join(messages, "; "))
 	case len(unsaved) > 0:
-		return r.progress(p, "saving volumes: "+strings.Join(unsaved, ", "))
+		return r.progress(p, "saving volumes: "+strings.Join(unsaved, ", "), again)
 	}
 	p.Status.CompletedAt = &metav1.Time{Time: r.Clock.Now()}
-	_, err := r.progress(p, "writing the record")
-	return ctrl.Result{RequeueAfter: 1}, err
+	return r.progress(p, "writing the record", atOnce)
 }
 
 func (r *Reconciler) act(ctx context.Context, p *v1alpha1.RestorePoint, v *work, s step) error {

@@ -64,7 +64,7 @@ func (r *Reconciler) observeVolume(ctx context.Context, p *v1alpha1.RestorePoint
 			return err
 		}
 		if v.job != nil {
-			v.mover, err = mover.Observe(ctx, r.Client, r.Kube, v.job)
+			v.mover, err = mover.Observe(ctx, r.Live, r.Kube, v.job)
 			return err
 		}
 	}

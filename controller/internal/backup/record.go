@@ -42,8 +42,7 @@ func (r *Reconciler) captureResidual(ctx context.Context, p *v1alpha1.RestorePoi
 		return r.refuse(p, err)
 	}
 	p.Status.Residual = &v1alpha1.ResidualSummary{Secrets: int32(len(set.Secrets))}
-	_, err = r.progress(p, "saving volumes")
-	return ctrl.Result{RequeueAfter: 1}, err
+	return r.progress(p, "saving volumes", atOnce)
 }
 
 // residualOf captures the residual set, unless the point already has one in the vault: a document is written once, and what
@@ -84,7 +83,7 @@ func (r *Reconciler) record(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl
 	conditions.Delete(p, v1alpha1.ConditionReconciling)
 	conditions.MarkTrue(p, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "%s", message)
 	r.Events.Event(p, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, message)
-	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
+	return ctrl.Result{RequeueAfter: r.Limits.Soon}, nil
 }
 
 // writeRecord writes the record unless it is there: a controller that died after writing left it behind.

@@ -143,6 +143,9 @@ type VolumeCapture struct {
 	MetaRoot string `json:"metaRoot,omitempty"`
 	// +optional
 	Message string `json:"message,omitempty"`
+	// Cleanup says which temporary object of the volume is being removed; empty when there is none left or none to remove yet.
+	// +optional
+	Cleanup string `json:"cleanup,omitempty"`
 }
 
 // ResidualSummary counts captured objects; their names and values are only in the vault, sealed.
