@@ -3,6 +3,7 @@ package cmd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -71,7 +72,7 @@ type appliedObject struct {
 	Action string `json:"action"`
 }
 
-func (p *Program) apply(ctx context.Context, o applyOptions) error {
+func (p *Program) apply(ctx context.Context, o applyOptions) (err error) {
 	if o.source.repository == "" {
 		return fault.New(fault.Usage, "Name it with --repo.", "no repository")
 	}
@@ -86,7 +87,7 @@ func (p *Program) apply(ctx context.Context, o applyOptions) error {
 	if err != nil {
 		return err
 	}
-	defer repository.Close()
+	defer func() { err = errors.Join(err, repository.Close()) }()
 	rev, err := repository.Resolve(ctx, o.ref, o.source.path)
 	if err != nil {
 		return gitError(err)

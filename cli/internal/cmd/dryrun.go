@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -34,7 +35,9 @@ func (p *Program) dryRun(ctx context.Context, c *kube.Cluster, from v1alpha1.Res
 	return nil
 }
 
-func (p *Program) plan(ctx context.Context, c *kube.Cluster, from v1alpha1.RestoreFrom, o restoreOptions) (*plan.Plan, error) {
+func (p *Program) plan(
+	ctx context.Context, c *kube.Cluster, from v1alpha1.RestoreFrom, o restoreOptions,
+) (made *plan.Plan, err error) {
 	v, err := o.vault.Open(ctx, func() (*kube.Cluster, error) { return c, nil })
 	if err != nil {
 		return nil, err
@@ -52,7 +55,7 @@ func (p *Program) plan(ctx context.Context, c *kube.Cluster, from v1alpha1.Resto
 	if err != nil {
 		return nil, err
 	}
-	defer repository.Close()
+	defer func() { err = errors.Join(err, repository.Close()) }()
 
 	query := match.Query{Application: from.Application, PointID: from.RestorePoint}
 	byCommit := from.Commit != "" || from.Tag != ""
@@ -93,10 +96,11 @@ func (p *Program) facts(
 	ctx context.Context, c *kube.Cluster, choice match.Choice, objects []*unstructured.Unstructured, bare bool,
 ) (plan.Facts, error) {
 	known, err := facts.Read(ctx, c, c.RESTMapper(), choice, objects)
-	if err != nil && !(bare && kube.Unreachable(err)) {
+	switch {
+	case err == nil:
+	case !bare || !kube.Unreachable(err):
 		return known, fmt.Errorf("looking at the cluster: %w", err)
-	}
-	if err != nil {
+	default:
 		p.note("note: the cluster does not answer: what it holds is not considered")
 		known = plan.Facts{}
 	}

@@ -34,7 +34,7 @@ func (f *Format) AddFlag(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// Set, String and Type make a Format a flag value.
+// Set takes the value of the flag.
 func (f *Format) Set(s string) error {
 	if !slices.Contains(formats, s) {
 		return fmt.Errorf("use one of %s", strings.Join(formats, ", "))
