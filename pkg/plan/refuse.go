@@ -94,7 +94,7 @@ func (b *builder) refuseExisting(c Claim) {
 		b.refusef("claim %s is bound to volume %s: a restore never overwrites data; stop its workload, keep the volume if its data "+
 			"may be needed, and delete the claim", c.Name, fact.VolumeName)
 	case fact.RestoreUID != "":
-		b.refusef("claim %s is reserved by another restore (UID %s); wait for that one or delete it", c.Name, fact.RestoreUID)
+		b.refusef("claim %s is reserved by another restore (UID %s); wait for that one, or, if it is gone, delete the claim's workload and the claim", c.Name, fact.RestoreUID)
 	case fact.VolumeName != "":
 		b.refusef("claim %s is reserved for volume %s; delete the claim", c.Name, fact.VolumeName)
 	case fact.Request > c.Size:

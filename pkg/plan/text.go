@@ -52,7 +52,7 @@ func (p *Plan) textFirst(out io.Writer) {
 	}
 }
 
-func (p *Plan) textVolumes(out io.Writer) {
+func (p *Plan) textVolumes(out *strings.Builder) {
 	fmt.Fprintf(out, "\nVolumes, each filled and verified before a pod can use it\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, c := range p.Claims {
@@ -63,7 +63,7 @@ func (p *Plan) textVolumes(out io.Writer) {
 		fmt.Fprintf(w, "  %s\t%s in %s\tonto %s of class %s\tsnapshot %s%s\n", c.Name, size(c.Bytes), count(c.Files, "file"), size(c.Size),
 			class, short(c.Snapshot), originText(c.Origin))
 	}
-	w.Flush()
+	_ = w.Flush() // a strings.Builder takes everything
 	for _, n := range p.Notes {
 		fmt.Fprintf(out, "  %s %s\n", n.Claim, n.Reason)
 	}
@@ -79,7 +79,7 @@ func originText(o Origin) string {
 	return ""
 }
 
-func (p *Plan) textWorkloads(out io.Writer) {
+func (p *Plan) textWorkloads(out *strings.Builder) {
 	fmt.Fprintf(out, "\nWorkloads\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, l := range p.Workloads {
@@ -89,7 +89,7 @@ func (p *Plan) textWorkloads(out io.Writer) {
 		}
 		fmt.Fprintf(w, "  %s\t%s\n", l.Key, when)
 	}
-	w.Flush()
+	_ = w.Flush() // a strings.Builder takes everything
 	if len(p.Workloads) == 0 {
 		fmt.Fprintf(out, "  none\n")
 	}

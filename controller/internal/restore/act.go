@@ -245,7 +245,7 @@ func (s scope) repoint(ctx context.Context, v volume) error {
 }
 
 func (s scope) touch(ctx context.Context, v volume) error {
-	return s.patchClaim(ctx, v.target, func(claim *corev1.PersistentVolumeClaim) {
+	return s.patchClaim(ctx, v.lagging(), func(claim *corev1.PersistentVolumeClaim) {
 		metav1.SetMetaDataAnnotation(&claim.ObjectMeta, v1alpha1.AnnotationReconcileAt, s.world.now.UTC().Format(time.RFC3339Nano))
 	})
 }

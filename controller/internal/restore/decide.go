@@ -24,7 +24,7 @@ const (
 	doRecord   verb = "record"    // write down that the volume is filled and verified
 	doDismiss  verb = "dismiss"   // remove a group's movers
 	doRepoint  verb = "repoint"   // hand the volume to the target
-	doTouch    verb = "touch"     // make the volume controller look at the target now
+	doTouch    verb = "touch"     // make the volume controller look at a claim now
 	doGiveBack verb = "give back" // give the volume its reclaim policy back
 	doUnstage  verb = "unstage"   // remove the staging claim
 )
@@ -94,7 +94,7 @@ func (w *world) decideVolume(v volume) []action {
 	if do, ok := verbs[at]; ok {
 		return []action{{verb: do, claim: v.Name}}
 	}
-	if at == stepBind && !v.bound() && w.touchDue(v) {
+	if at == stepBind && w.touchDue(v) {
 		return []action{{verb: doTouch, claim: v.Name}}
 	}
 	return nil
@@ -105,7 +105,7 @@ func (w *world) decideVolume(v volume) []action {
 const touchEvery = 2 * time.Second
 
 func (w *world) touchDue(v volume) bool {
-	last, err := time.Parse(time.RFC3339Nano, v.target.Annotations[v1alpha1.AnnotationReconcileAt])
+	last, err := time.Parse(time.RFC3339Nano, v.lagging().Annotations[v1alpha1.AnnotationReconcileAt])
 	return err != nil || w.now.Sub(last) >= touchEvery
 }
 

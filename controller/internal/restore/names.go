@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
-	"github.com/lockstep-dr/lockstep/pkg/object"
 )
 
 const (
@@ -36,8 +35,4 @@ func shortUID(uid string) string {
 // temporary are the labels of what a restore makes for itself in lockstep-system.
 func temporary(uid string) map[string]string {
 	return map[string]string{v1alpha1.LabelManagedBy: "lockstep", v1alpha1.LabelRestore: uid}
-}
-
-func stagingKey(uid string, index int) object.Name {
-	return object.Name{Namespace: v1alpha1.SystemNamespace, Name: stagingName(uid, index)}
 }

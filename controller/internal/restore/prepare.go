@@ -54,7 +54,7 @@ func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore, pat
 	if err != nil {
 		return nil, fromGit(err)
 	}
-	defer repository.Close()
+	defer func() { _ = repository.Close() }() // what it leaves is in a temporary directory
 
 	choice, err := r.choose(ctx, restore, patcher, vault, repository)
 	if err != nil {

@@ -40,10 +40,9 @@ func clearUp(l leftover) verb {
 	switch {
 	case l.busy:
 		return doWait
-	case l.handedOver() && l.target.Status.Phase != corev1.ClaimBound:
+	case l.handedOver() && (l.target.Status.Phase != corev1.ClaimBound ||
+		kept && l.staging != nil && l.staging.Status.Phase != corev1.ClaimLost):
 		return doTouch
-	case l.handedOver() && kept && l.staging != nil && l.staging.Status.Phase != corev1.ClaimLost:
-		return doWait
 	case kept:
 		return doGiveBack
 	case l.staging != nil:

@@ -173,6 +173,15 @@ func (v volume) bound() bool {
 	return v.handedOver() && v.whole() && v.target.Status.Phase == corev1.ClaimBound && v.target.Spec.VolumeName == v.pv.Name
 }
 
+// lagging is the claim that the volume controller has yet to look at after the volume was handed over: first the target, which
+// it has to bind, then the staging claim, which it has to let go.
+func (v volume) lagging() *corev1.PersistentVolumeClaim {
+	if v.target.Status.Phase != corev1.ClaimBound {
+		return v.target
+	}
+	return v.staging
+}
+
 // reserved says that the target names a volume for this restore's sake.
 func (v volume) reserved(uid string) bool {
 	return v.target != nil && v.target.DeletionTimestamp == nil && v.target.Spec.VolumeName != "" &&
