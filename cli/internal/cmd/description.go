@@ -44,25 +44,30 @@ func (d *description) write(w io.Writer) error {
 	if err := output.Rows(w, nil, d.fields); err != nil {
 		return err
 	}
-	for _, t := range d.tables {
-		fmt.Fprintf(w, "\n%s\n", t.title)
-		if err := output.Rows(indent{w}, t.header, t.rows); err != nil {
+	for i, t := range d.tables {
+		if i > 0 || len(d.fields) > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, t.title)
+		if err := t.write(w); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// indent moves the lines of a table to the right; a table is written in whole lines.
-type indent struct{ w io.Writer }
-
-func (i indent) Write(data []byte) (int, error) {
-	for line := range strings.Lines(string(data)) {
-		if _, err := io.WriteString(i.w, "  "+line); err != nil {
-			return 0, err
+// write writes the rows moved to the right, below the title.
+func (t section) write(w io.Writer) error {
+	var rows strings.Builder
+	if err := output.Rows(&rows, t.header, t.rows); err != nil {
+		return err
+	}
+	for line := range strings.Lines(rows.String()) {
+		if _, err := io.WriteString(w, "  "+line); err != nil {
+			return err
 		}
 	}
-	return len(data), nil
+	return nil
 }
 
 func (d *description) when(t time.Time) string {

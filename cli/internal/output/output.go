@@ -84,17 +84,15 @@ func Bytes(n int64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
-	v, unit := float64(n), ""
-	for _, u := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		if v < 1024 {
-			break
-		}
-		v, unit = v/1024, u
+	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	v := float64(n) / 1024
+	for v >= 1023.5 && len(units) > 1 { // from here on it would be rounded to 1024
+		v, units = v/1024, units[1:]
 	}
-	if v < 10 {
-		return fmt.Sprintf("%.1f %s", v, unit)
+	if v < 9.95 {
+		return fmt.Sprintf("%.1f %s", v, units[0])
 	}
-	return fmt.Sprintf("%.0f %s", v, unit)
+	return fmt.Sprintf("%.0f %s", v, units[0])
 }
 
 // Duration writes a span for people with at most two units.

@@ -140,17 +140,21 @@ func (b *Board) draw() {
 // line describes an item: its name and state, then bytes, rate and the time left where they are known.
 func (b *Board) line(it Item) string {
 	parts := []string{fmt.Sprintf("  %-34s %s", it.Name, it.State)}
-	if it.Total > 0 && it.Done < it.Total {
-		parts = append(parts, fmt.Sprintf("%s of %s (%d%%)",
-			output.Bytes(it.Done), output.Bytes(it.Total), it.Done*100/it.Total))
-		if rate := b.rate(it); rate > 0 {
-			left := time.Duration(float64(it.Total-it.Done) / rate * float64(time.Second))
-			parts = append(parts, output.Bytes(int64(rate))+"/s", output.Duration(left)+" left")
-		}
-	} else if it.Total > 0 {
+	done := it.Total > 0 && it.Done >= it.Total
+	switch {
+	case done:
 		parts = append(parts, output.Bytes(it.Total))
-	} else if it.Done > 0 {
+	case it.Total > 0:
+		parts = append(parts, fmt.Sprintf("%s of %s (%d%%)", output.Bytes(it.Done), output.Bytes(it.Total), it.Done*100/it.Total))
+	case it.Done > 0:
 		parts = append(parts, output.Bytes(it.Done))
+	}
+	if rate := b.rate(it); rate > 0 && !done {
+		parts = append(parts, output.Bytes(int64(rate))+"/s")
+		if it.Total > 0 {
+			left := time.Duration(float64(it.Total-it.Done) / rate * float64(time.Second))
+			parts = append(parts, output.Duration(left)+" left")
+		}
 	}
 	if it.Note != "" {
 		parts = append(parts, it.Note)
