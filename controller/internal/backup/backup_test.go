@@ -148,11 +148,16 @@ func (w *world) reconciler(c client.Client) *backup.Reconciler {
 	}
 }
 
-// request makes a RestorePoint.
+// request makes a RestorePoint of both volumes.
 func (w *world) request(name string) *v1alpha1.RestorePoint {
 	w.t.Helper()
+	return w.requestOf(name, "shop")
+}
+
+func (w *world) requestOf(name, policy string) *v1alpha1.RestorePoint {
+	w.t.Helper()
 	p := &v1alpha1.RestorePoint{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: v1alpha1.RestorePointSpec{
-		PolicyRef: v1alpha1.PolicyReference{Name: "shop"}}}
+		PolicyRef: v1alpha1.PolicyReference{Name: policy}}}
 	w.create(p)
 	w.clock.now = time.Now() // tests before this one may have moved it far
 	return p
@@ -280,10 +285,15 @@ func testSaves(t *testing.T, w *world) {
 }
 
 // testKilled ends the controller after each of its writes, and lets a new one take over. To be killed before a write is the same
-// as to be killed after the one before it.
+// as to be killed after the one before it. One volume will do: what is written for another is written in the same way.
 func testKilled(t *testing.T, w *world) {
+	single := &v1alpha1.ProtectionPolicy{}
+	must(t, w.c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "shop"}, single))
+	single.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: "single", Annotations: single.Annotations}
+	single.Spec.Volumes.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}
+	w.create(single)
 	for n := 1; ; n++ {
-		p := w.request(fmt.Sprintf("killed-%d", n))
+		p := w.requestOf(fmt.Sprintf("killed-%d", n), "single")
 		k := &killer{left: n}
 		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, cleaned)
 		if err == nil {

@@ -19,7 +19,7 @@ const (
 	stepWait   step = "wait"
 	stepRetain step = "retain" // make the storage's snapshot outlive the object in the application's namespace
 	stepExpose step = "expose" // name the same storage snapshot in lockstep-system
-	stepRemove step = "remove" // take the original snapshot objects out of the application's namespace
+	stepRemove step = "remove" // take the original snapshot out of the application's namespace
 	stepClaim  step = "claim"  // ask for a temporary volume from the snapshot
 	stepStart  step = "start"  // make a mover
 	stepNote   step = "note"   // keep the mover's result in the status
@@ -78,8 +78,8 @@ func decideSnapshot(v *work) decision {
 	switch {
 	case v.exposedSnapshot == nil:
 		return exposing(stepExpose)
-	case v.snapshot != nil || v.content != nil:
-		return exposing(stepRemove)
+	case v.snapshot != nil && v.snapshot.DeletionTimestamp == nil:
+		return exposing(stepRemove) // its content, which nobody sees, goes when the volume is saved
 	case !ready(v.exposedSnapshot):
 		return wait(v1alpha1.VolumeExposing, snapshotError(v.exposedSnapshot))
 	}

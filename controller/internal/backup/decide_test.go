@@ -34,6 +34,8 @@ func TestDecide(t *testing.T) {
 	}
 	retained := content(snapshotv1.VolumeSnapshotContentRetain, true)
 	exposed := content(snapshotv1.VolumeSnapshotContentDelete, true)
+	going := snapshot(true)
+	going.DeletionTimestamp = &metav1.Time{Time: now}
 	jobFailed := func(ago time.Duration) *batchv1.Job {
 		return &batchv1.Job{Status: batchv1.JobStatus{Conditions: []batchv1.JobCondition{{
 			Type: batchv1.JobFailed, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: now.Add(-ago)},
@@ -57,8 +59,10 @@ func TestDecide(t *testing.T) {
 			stepExpose, v1alpha1.VolumeExposing},
 		{"exposed", work{capture: capture(0), snapshot: snapshot(true), content: retained, exposed: exposed, exposedSnapshot: snapshot(true)},
 			stepRemove, v1alpha1.VolumeExposing},
-		{"killed between deleting the snapshot and its content", work{capture: capture(0), content: retained, exposed: exposed,
-			exposedSnapshot: snapshot(true)}, stepRemove, v1alpha1.VolumeExposing},
+		{"original going", work{capture: capture(0), snapshot: going, content: retained, exposed: exposed,
+			exposedSnapshot: snapshot(true)}, stepClaim, v1alpha1.VolumeExposing},
+		{"original gone, its content left", work{capture: capture(0), content: retained, exposed: exposed,
+			exposedSnapshot: snapshot(true)}, stepClaim, v1alpha1.VolumeExposing},
 		{"exposed snapshot not bound", work{capture: capture(0), exposed: exposed, exposedSnapshot: snapshot(false)}, stepWait, v1alpha1.VolumeExposing},
 		{"original gone", work{capture: capture(0), exposed: exposed, exposedSnapshot: snapshot(true)}, stepClaim, v1alpha1.VolumeExposing},
 		{"somebody deleted the snapshot", work{capture: capture(0)}, stepFail, v1alpha1.VolumeFailed},

@@ -35,7 +35,7 @@ func (r *Reconciler) move(ctx context.Context, p *v1alpha1.RestorePoint, volumes
 		if err := r.act(ctx, p, v, d.step); err != nil {
 			return r.refuse(p, err)
 		}
-		if d.step != stepWait && d.step != stepClean && v.capture.Message == "" {
+		if r.changesSoon(p, d, v.capture.Message) {
 			again = r.Limits.Soon
 		}
 		if v.capture.Snapshot == "" {
@@ -54,6 +54,17 @@ func (r *Reconciler) move(ctx context.Context, p *v1alpha1.RestorePoint, volumes
 	}
 	p.Status.CompletedAt = &metav1.Time{Time: r.Clock.Now()}
 	return r.progress(p, "writing the record", atOnce)
+}
+
+// changesSoon reports whether something was done to the volume, or the storage is likely to answer at any moment.
+func (r *Reconciler) changesSoon(p *v1alpha1.RestorePoint, d decision, message string) bool {
+	switch {
+	case d.step == stepClean || message != "":
+		return false
+	case d.step == stepWait:
+		return d.state != v1alpha1.VolumeSaving && r.Clock.Since(p.Status.Taken.Time) < quick
+	}
+	return true
 }
 
 func (r *Reconciler) act(ctx context.Context, p *v1alpha1.RestorePoint, v *work, s step) error {

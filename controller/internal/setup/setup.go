@@ -78,6 +78,8 @@ func NewManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS = -1 // the API server's own priorities and fairness rule; a client's five requests a second would make every step crawl
 	mgr, err := ctrl.NewManager(cfg, managerOptions(s, o))
 	if err != nil {
 		return nil, fmt.Errorf("making the manager: %w", err)
