@@ -206,14 +206,14 @@ func testVault(t *testing.T, w *world) {
 }
 
 func testSchedule(t *testing.T, w *world) {
-	p := w.policy("hourly", v1alpha1.ProtectionPolicySpec{Schedule: "0 * * * *", TimeZone: "Asia/Kolkata"})
+	w.policy("hourly", v1alpha1.ProtectionPolicySpec{Schedule: "0 * * * *", TimeZone: "Asia/Kolkata"})
 	start := w.clock.now
 	w.reconcile("hourly")
 	if got := w.points("hourly"); len(got) != 0 {
 		t.Fatalf("a point was asked for at once: %s", got[0].Name)
 	}
 	w.clock.now = start.Add(66 * time.Minute) // an hour and the most jitter
-	p = w.reconcile("hourly")
+	p := w.reconcile("hourly")
 	points := w.points("hourly")
 	if len(points) != 1 {
 		t.Fatalf("%d points, want 1", len(points))
