@@ -34,6 +34,9 @@ func Start(t *testing.T, scheme *kruntime.Scheme) (*rest.Config, client.Client) 
 	}
 	env.ControlPlane.Etcd = &envtest.Etcd{}
 	env.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true") // nobody needs this cluster after a power failure
+	// A list from the watch cache waits until the cache has caught up with etcd, a tenth of a second each time.
+	env.ControlPlane.APIServer = &envtest.APIServer{}
+	env.ControlPlane.APIServer.Configure().Set("watch-cache", "false")
 	cfg, err := env.Start()
 	if err != nil {
 		t.Fatalf("starting the API server: %v", err)
