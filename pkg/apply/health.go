@@ -41,7 +41,7 @@ type Status struct {
 	Message string
 }
 
-// UnhealthyError: not all objects became Current.
+// UnhealthyError says that not all objects became Current.
 type UnhealthyError struct {
 	// Timeout is over, or is zero when an object has Failed before.
 	Timeout time.Duration

@@ -92,7 +92,7 @@ func (q Query) distance(r point.Record) int {
 	return far
 }
 
-// AmbiguousError: several points or applications fit, and choosing one would be guessing.
+// AmbiguousError says that several points or applications fit, and that choosing one would be guessing.
 type AmbiguousError struct {
 	// Wanted says in words what was looked for.
 	Wanted string

@@ -95,10 +95,10 @@ func references(k *types.Kustomization) []string {
 	for _, p := range k.OpenAPI {
 		refs = append(refs, p)
 	}
-	for _, p := range k.PatchesStrategicMerge {
+	for _, p := range k.PatchesStrategicMerge { //nolint:staticcheck // kustomize still follows it, so it must be guarded
 		refs = append(refs, string(p))
 	}
-	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) {
+	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) { //nolint:staticcheck // likewise
 		refs = append(refs, p.Path)
 	}
 	for _, r := range k.Replacements {

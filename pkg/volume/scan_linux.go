@@ -350,7 +350,7 @@ func (f *file) open(s *scanner) error {
 	}
 	f.fd = fd
 	if s.readback {
-		unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) // best effort: the disk should answer, not the cache
+		_ = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) // best effort: the disk should answer, not the cache
 	}
 	f.dense = f.stat.Blocks*512 >= f.stat.Size
 	f.node.entry.xattrs, err = fdXattrs(fd)

@@ -144,7 +144,7 @@ func newRig(ctx context.Context, t *testing.T, c *lab.Cluster) *rig {
 	scale(ctx, "0")
 	r := &rig{cluster: c, dir: t.TempDir()}
 	var err error
-	r.proxy, err = c.NewProxy(r.dir)
+	r.proxy, err = c.NewProxy(ctx, r.dir)
 	must(t, err)
 	r.kubeconfig, err = r.proxy.Kubeconfig()
 	must(t, err)

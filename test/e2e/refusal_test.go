@@ -176,7 +176,7 @@ func find(t *testing.T, f *os.File, content []byte) int64 {
 		must(t, err)
 		at = start
 		n, err := f.ReadAt(buffer, at)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		if i := bytes.Index(buffer[:n], content); i >= 0 {

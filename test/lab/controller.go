@@ -23,7 +23,8 @@ func (l *Lab) RunController(kubeconfig, dir string) (*Controller, error) {
 	}
 	defer log.Close()
 	c := &Controller{done: make(chan struct{}), log: log.Name()}
-	c.cmd = exec.Command(l.Controller(), "manager", "--kubeconfig", kubeconfig, "--image", l.Image(), "--leader-elect=false",
+	// It ends by Kill, whatever becomes of the test's context.
+	c.cmd = exec.CommandContext(context.Background(), l.Controller(), "manager", "--kubeconfig", kubeconfig, "--image", l.Image(), "--leader-elect=false",
 		"--metrics-addr=127.0.0.1:0", "--health-addr=127.0.0.1:0")
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	if err := c.cmd.Start(); err != nil {

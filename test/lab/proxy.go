@@ -3,7 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -37,7 +37,7 @@ type Proxy struct {
 }
 
 // NewProxy serves the cluster's API on a loopback address until Close.
-func (c *Cluster) NewProxy(dir string) (*Proxy, error) {
+func (c *Cluster) NewProxy(ctx context.Context, dir string) (*Proxy, error) {
 	target, err := url.Parse(c.Config.Host)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (c *Cluster) NewProxy(dir string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (c *Cluster) NewProxy(dir string) (*Proxy, error) {
 		FlushInterval:  -1,
 		ModifyResponse: p.afterwards,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			if err == errSprung {
+			if errors.Is(err, errSprung) {
 				panic(http.ErrAbortHandler) // the answer never arrives
 			}
 			w.WriteHeader(http.StatusBadGateway)
@@ -102,7 +102,7 @@ func (p *Proxy) ForgetWrites() {
 	p.writes = nil
 }
 
-var errSprung = fmt.Errorf("the trap sprang")
+var errSprung = errors.New("the trap sprang")
 
 type writeKey struct{}
 
