@@ -186,7 +186,7 @@ func (a *Applier) Wait(ctx context.Context, objects []*unstructured.Unstructured
 			return ctx.Err()
 		}
 		if err == nil {
-			finishJobs(objects, now)
+			FinishJobs(objects, now)
 			report(seen, now, progress)
 			seen = now
 			if left := unhealthy(now); len(left) == 0 {
@@ -205,8 +205,9 @@ func (a *Applier) Wait(ctx context.Context, objects []*unstructured.Unstructured
 	}
 }
 
-// finishJobs takes Jobs that remove themselves for finished when they are gone.
-func finishJobs(objects []*unstructured.Unstructured, now map[object.Key]Status) {
+// FinishJobs takes Jobs that remove themselves for finished when they are gone. The objects must have been applied before their
+// health was read: then a Job that is absent was there.
+func FinishJobs(objects []*unstructured.Unstructured, now map[object.Key]Status) {
 	for _, o := range objects {
 		_, ttl, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "ttlSecondsAfterFinished")
 		if key := object.KeyOf(o); ttl && o.GetKind() == "Job" && now[key].Health == NotFound {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 )
@@ -197,6 +198,7 @@ func (r *Reconciler) observeWorkloads(ctx context.Context, replay *replay, w *wo
 	if err != nil {
 		return fmt.Errorf("reading the workloads' health: %w", err)
 	}
+	apply.FinishJobs(released, health)
 	for i, l := range w.workloads {
 		w.workloads[i].status = health[l.Key]
 	}

@@ -208,7 +208,7 @@ func (r *Reconciler) openRepository(ctx context.Context, restore *v1alpha1.Resto
 		options.Auth = git.Auth{
 			Username: string(secret.Data["username"]), Password: string(secret.Data["password"]),
 			BearerToken: string(secret.Data["bearerToken"]),
-			Identity:    secret.Data["identity"], KnownHosts: secret.Data["known_hosts"], CA: secret.Data["ca.crt"],
+			Identity:    secret.Data["identity"], Passphrase: string(secret.Data["password"]), KnownHosts: secret.Data["known_hosts"], CA: secret.Data["ca.crt"],
 		}
 	}
 	return r.OpenRepository(restore.Spec.Source.URL, options)

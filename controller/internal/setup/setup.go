@@ -150,7 +150,7 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 			Vaults: opener, Image: o.Image, MaxMovers: o.MaxMovers, Limits: backup.DefaultLimits(),
 		},
 		restore.New(restore.Deps{
-			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kubernetes: kube, Recorder: recorder,
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kubernetes: kube, Recorder: recorder, Metrics: measured,
 			Vaults: opener, Image: o.Image, MaxMovers: o.MaxMovers,
 		}),
 	} {
