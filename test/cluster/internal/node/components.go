@@ -39,7 +39,7 @@ func components(c Cluster) []supervise.Process {
 		"--root-dir="+inside+"/data/kubelet", "--cert-dir="+inside+"/data/kubelet-pki",
 		"--hostname-override="+c.Node, "--node-ip="+c.Address)
 	// The kubelet looks up the container engine once; it is up long before.
-	snapshotter := kube("csi-snapshotter", "--kubeconfig="+admin, "--csi-address="+driverSocket, "--timeout=60s")
+	snapshotter := kube("csi-snapshotter", append(unthrottled(admin), "--csi-address="+driverSocket, "--timeout=60s")...)
 	snapshotter.Wait = supervise.File(driverSocket)
 
 	return []supervise.Process{
@@ -55,9 +55,14 @@ func components(c Cluster) []supervise.Process {
 		self("dns", "--kubeconfig="+admin, "--listen="+dnsIP+":53"),
 		self("csi", "--kubeconfig="+admin, "--node="+c.Node, "--pool="+inside+"/pool", "--local="+inside+"/local",
 			"--socket="+driverSocket, "--registration="+registration),
-		kube("snapshot-controller", "--kubeconfig="+admin),
+		kube("snapshot-controller", unthrottled(admin)...),
 		snapshotter,
 	}
+}
+
+// unthrottled connects a sidecar without its default of five requests a second, which would make every snapshot wait.
+func unthrottled(kubeconfig string) []string {
+	return []string{"--kubeconfig=" + kubeconfig, "--kube-api-qps=100", "--kube-api-burst=200"}
 }
 
 func pkiFile(name string) string    { return inside + "/pki/" + name }
