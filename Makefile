@@ -41,16 +41,22 @@ demo-down: ## End every test cluster and the lab.
 .PHONY: test
 test: ## Run every test: unit, real API server, real clusters.
 ifeq ($(CLUSTERS),yes)
-	@$(MAKE) --no-print-directory lab test-packages test-cluster test-e2e
+	@$(MAKE) --no-print-directory lint test-tools lab test-packages test-cluster test-e2e
 else
-	@$(MAKE) --no-print-directory build test-packages
+	@$(MAKE) --no-print-directory lint build test-packages
 	@echo "NOT RUN: the tests on a real API server and on real clusters: they need Linux and root"
 endif
+
+.PHONY: test-tools
+test-tools: # The system's own tools, which tests compare trees with.
+	@missing=; for t in rsync:rsync getfattr:attr getfacl:acl getcap:libcap2-bin; do \
+		command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; done; \
+	[ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; }
 
 .PHONY: test-packages
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
-	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) ./action/... ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/docs/... ./test/lab/... ./test/shop/...
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/docs/... ./test/lab/... ./test/shop/...
 
 .PHONY: test-cluster
 test-cluster: ## Run the tests of the test cluster itself, csi-sanity among them.

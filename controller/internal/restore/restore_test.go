@@ -263,6 +263,14 @@ func TestUnknownMakesNothing(t *testing.T) {
 	}{
 		{"store does not list", func(_ context.Context, b *bench) { b.store.SetFaults(unavailable(mem.List)) },
 			func(_ context.Context, b *bench) { b.store.SetFaults(nil) }, ""},
+		{"listing is cut short", func(_ context.Context, b *bench) {
+			b.store.SetFaults(func(o mem.Op, name string) mem.Fault {
+				if o == mem.List && strings.HasPrefix(name, "documents/") {
+					return mem.Fault{Cut: true, Err: store.ErrUnavailable}
+				}
+				return mem.Fault{}
+			})
+		}, func(_ context.Context, b *bench) { b.store.SetFaults(nil) }, v1alpha1.ReasonPointUnknown},
 		{"store does not read", func(_ context.Context, b *bench) { b.store.SetFaults(unavailable(mem.Get)) },
 			func(_ context.Context, b *bench) { b.store.SetFaults(nil) }, v1alpha1.ReasonPointUnknown},
 		{"repository does not answer", func(_ context.Context, b *bench) { b.commit.err = git.ErrUnreachable },
