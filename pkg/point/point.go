@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -94,6 +93,7 @@ func Encode(r Record) ([]byte, error) {
 // Decode reads a record strictly: an unknown field or version means that this program is too old to understand it, and
 // guessing would be worse than refusing.
 func Decode(data []byte) (Record, error) {
+	// Unmarshal reads the whole of it: data after the record is refused here.
 	var head struct {
 		Version int `json:"version"`
 	}
@@ -108,9 +108,6 @@ func Decode(data []byte) (Record, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return Record{}, fmt.Errorf("%w: data after the record", ErrInvalid)
 	}
 	return r, r.validate()
 }
