@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -90,6 +92,26 @@ func Encode(r Record) ([]byte, error) {
 	return json.Marshal(r)
 }
 
+// endless matches quantities whose exponent alone would keep Kubernetes' parser busy for minutes.
+var endless = regexp.MustCompile(`^[-+0-9.]+[eE][-+]?[0-9]{3,}$`)
+
+func checkQuantities(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if q := fmt.Sprint(token); endless.MatchString(q) {
+			return fmt.Errorf("%w: the quantity %s is out of range", ErrInvalid, q)
+		}
+	}
+}
+
 // Decode reads a record strictly: an unknown field or version means that this program is too old to understand it, and
 // guessing would be worse than refusing.
 func Decode(data []byte) (Record, error) {
@@ -102,6 +124,9 @@ func Decode(data []byte) (Record, error) {
 	}
 	if head.Version != Version {
 		return Record{}, fmt.Errorf("%w: version %d, this program reads version %d", ErrInvalid, head.Version, Version)
+	}
+	if err := checkQuantities(data); err != nil {
+		return Record{}, err
 	}
 	var r Record
 	d := json.NewDecoder(bytes.NewReader(data))

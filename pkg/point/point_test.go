@@ -64,6 +64,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"data after it", string(good) + "{}", "after top-level value"},
 		{"no commit", strings.Replace(string(good), "c0ffee", "", 1), "revision.commit is empty"},
 		{"no roots", strings.Replace(string(good), `"contentRoot":"c"`, `"contentRoot":""`, 1), `"shop/data-database-0" is incomplete`},
+		{"an endless quantity", strings.Replace(string(good), `"1Gi"`, `"1e-99999999"`, 1), "out of range"},
+		{"an endless number", strings.Replace(string(good), `"1Gi"`, `1e-99999999`, 1), "out of range"},
 		{"cut", string(good[:len(good)/2]), "unexpected end"},
 	}
 	for _, tt := range tests {
