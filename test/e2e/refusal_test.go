@@ -48,11 +48,9 @@ func TestUnknownIsNeverEmpty(t *testing.T) {
 	lockstep(ctx, t, nil, "vault", "init", "file://"+t.TempDir()+"/v", "--key-file", otherKey)
 	identity, err := os.ReadFile(otherKey)
 	must(t, err)
-	for _, s := range []*corev1.Secret{
-		{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "other-key"}, Data: map[string][]byte{"identity": identity}},
-	} {
-		must(t, shared.dr.Create(ctx, s))
-	}
+	must(t, shared.dr.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "other-key"}, Data: map[string][]byte{"identity": identity},
+	}))
 	cases := []struct {
 		name, reason string
 		break_       func(*v1alpha1.VaultSpec)
