@@ -26,6 +26,8 @@ var (
 	ErrUnavailable = errors.New("store unavailable")
 	// ErrDenied says that the store refused the credentials or the action. What it holds is unknown.
 	ErrDenied = errors.New("access denied by the store")
+	// ErrLocked says that the store's retention forbids to delete the object, whoever asks. It is unchanged.
+	ErrLocked = errors.New("retention forbids deletion")
 )
 
 // Info describes one object.
@@ -57,7 +59,8 @@ type Store interface {
 	// An object that is written or deleted while the listing runs may or may not appear.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 
-	// Delete removes an object. Deleting what does not exist is not an error.
+	// Delete removes an object for good: nothing of it is left that would be paid for. Deleting what does not exist is not
+	// an error. An object under retention gives ErrLocked.
 	Delete(ctx context.Context, name string) error
 }
 

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
-	"github.com/lockstep-dr/lockstep/pkg/store/mem"
+	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -41,12 +40,12 @@ func smallTree(t *testing.T) string {
 	return dir
 }
 
-func objects(s *mem.Store, prefix string) []string {
+func objects(s *storetest.Memory, prefix string) []string {
 	return slices.DeleteFunc(s.Names(), func(name string) bool { return !strings.HasPrefix(name, prefix) })
 }
 
 func TestSaveIsDeduplicated(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	dir := t.TempDir()
 	for i := range 300 {
@@ -87,7 +86,7 @@ func TestSaveIsDeduplicated(t *testing.T) {
 
 // Many packs and index objects, several saves at once: all of them load.
 func TestConcurrentSaves(t *testing.T) {
-	v := newVault(t, mem.New())
+	v := newVault(t, storetest.NewMemory())
 	var wg sync.WaitGroup
 	for i := range 4 {
 		dir := t.TempDir()
@@ -108,13 +107,12 @@ func TestConcurrentSaves(t *testing.T) {
 }
 
 func TestProgress(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	var last volume.Progress
 	calls := 0
 	tell := func(p volume.Progress) { last = p; calls++ }
-	slow := func(mem.Op, string) mem.Fault { return mem.Fault{Delay: 200 * time.Millisecond} }
-	s.SetFaults(slow)
+	s.SetFaults(storetest.On("", "", storetest.Fault{Delay: 200 * time.Millisecond}))
 	dir := smallTree(t)
 	snapshot, err := v.Save(t.Context(), dir, volume.SaveOptions{Progress: tell})
 	if err != nil {
@@ -171,7 +169,7 @@ func unprivileged(t *testing.T, f func()) {
 
 // Every file and directory that cannot be read is named, and there is no snapshot then.
 func TestUnreadableFiles(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	dir := smallTree(t)
 	for name, mode := range map[string]os.FileMode{"d0/file04": 0, "d1/file09": 0o200, "d3": 0} {
@@ -205,7 +203,7 @@ func TestUnreadableFiles(t *testing.T) {
 
 // An ordinary user gets back their own files, whatever the modes.
 func TestUnprivileged(t *testing.T) {
-	v := newVault(t, mem.New())
+	v := newVault(t, storetest.NewMemory())
 	base := openDir(t)
 	unprivileged(t, func() {
 		src, dst := filepath.Join(base, "src"), filepath.Join(base, "dst")
@@ -224,7 +222,7 @@ func TestUnprivileged(t *testing.T) {
 }
 
 func TestTargetMustBeEmpty(t *testing.T) {
-	v := newVault(t, mem.New())
+	v := newVault(t, storetest.NewMemory())
 	s := save(t, v, smallTree(t))
 	for name, make := range map[string]func(dir string) error{
 		"file":               func(dir string) error { return os.WriteFile(dir+"/x", nil, 0o600) },
@@ -253,15 +251,14 @@ func TestTargetMustBeEmpty(t *testing.T) {
 func TestSaveInterrupted(t *testing.T) {
 	dir := smallTree(t)
 	write(t, filepath.Join(dir, "more"), randomBytes(99, 20<<20))
-	for n := int32(1); ; n++ {
-		s := mem.New()
+	for n := 1; ; n++ {
+		s := storetest.NewMemory()
 		v := newVault(t, s)
-		var count atomic.Int32
-		s.SetFaults(func(mem.Op, string) mem.Fault {
-			if count.Add(1) >= n {
-				return mem.Fault{Err: store.ErrUnavailable}
+		s.SetFaults(func(c storetest.Call) storetest.Fault {
+			if c.N >= n {
+				return storetest.Fault{Err: store.ErrUnavailable}
 			}
-			return mem.Fault{}
+			return storetest.Fault{}
 		})
 		_, err := v.Save(t.Context(), dir, volume.SaveOptions{})
 		s.SetFaults(nil)
@@ -296,17 +293,16 @@ func TestSaveInterrupted(t *testing.T) {
 // For each operation on the store that a load makes: if it fails, the load fails as unavailable, leaves its mark, is not
 // mistaken for data, and can be started over.
 func TestLoadInterrupted(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := smallTree(t)
 	snapshot := save(t, v, src)
-	for n := int32(1); ; n++ {
-		var count atomic.Int32
-		s.SetFaults(func(mem.Op, string) mem.Fault {
-			if count.Add(1) >= n {
-				return mem.Fault{Err: store.ErrUnavailable}
+	for n := 1; ; n++ {
+		s.SetFaults(func(c storetest.Call) storetest.Fault {
+			if c.N >= n {
+				return storetest.Fault{Err: store.ErrUnavailable}
 			}
-			return mem.Fault{}
+			return storetest.Fault{}
 		})
 		dst := filepath.Join(openDir(t), "x")
 		_, err := v.Load(t.Context(), snapshot.ID, dst, volume.LoadOptions{})
@@ -333,7 +329,7 @@ func TestLoadInterrupted(t *testing.T) {
 }
 
 func TestSnapshotNotFound(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	id := strings.Repeat("0", 32)
 	_, err := v.Snapshot(t.Context(), id)
@@ -348,14 +344,14 @@ func TestSnapshotNotFound(t *testing.T) {
 		_, err := v.Snapshot(t.Context(), bad)
 		unknown(t, bad, err)
 	}
-	s.SetFaults(failing(mem.Get, "snapshots/", store.ErrUnavailable))
+	s.SetFaults(failing(storetest.Get, "snapshots/", store.ErrUnavailable))
 	_, err = v.Snapshot(t.Context(), id)
 	unknown(t, "unavailable", err)
 }
 
 // Whatever is altered, cut or swapped in the store: a load either fails or delivers the saved tree.
 func TestTampering(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := t.TempDir()
 	for i := range 5 {
@@ -426,7 +422,7 @@ func TestTampering(t *testing.T) {
 
 // Without any index a load reads the packs' own footers, and says what it found damaged.
 func TestIndexIsOnlyACache(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := smallTree(t)
 	snapshot := save(t, v, src)
@@ -450,7 +446,7 @@ func TestIndexIsOnlyACache(t *testing.T) {
 
 // A lost pack hurts exactly the files that need it, which are named; saving the same data again heals the old snapshot too.
 func TestLostPack(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := t.TempDir()
 	write(t, filepath.Join(src, "a"), randomBytes(1, 200000))
@@ -488,12 +484,10 @@ func TestLostPack(t *testing.T) {
 
 // A store that acknowledges a pack and loses it cannot make a load deliver anything else than what was saved.
 func TestLostWrites(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := smallTree(t)
-	s.SetFaults(func(op mem.Op, name string) mem.Fault {
-		return mem.Fault{Lose: op == mem.Put && strings.HasPrefix(name, "packs/")}
-	})
+	s.SetFaults(storetest.On(storetest.Put, "packs/", storetest.Fault{Lose: true}))
 	snapshot := save(t, v, src)
 	s.SetFaults(nil)
 	_, err := v.Load(t.Context(), snapshot.ID, filepath.Join(openDir(t), "x"), volume.LoadOptions{})
@@ -502,7 +496,7 @@ func TestLostWrites(t *testing.T) {
 
 // A cancelled save or load ends at once, whatever the store is doing.
 func TestCancel(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := smallTree(t)
 	write(t, filepath.Join(src, "large"), randomBytes(1, 20<<20))
@@ -520,12 +514,12 @@ func TestCancel(t *testing.T) {
 			},
 		} {
 			ctx, cancel := context.WithCancel(t.Context())
-			s.SetFaults(func(op mem.Op, object string) mem.Fault {
-				if op != mem.List && strings.HasPrefix(object, prefix) {
+			s.SetFaults(func(c storetest.Call) storetest.Fault {
+				if c.Op != storetest.List && strings.HasPrefix(c.Name, prefix) {
 					cancel()
-					return mem.Fault{Delay: time.Hour}
+					return storetest.Fault{Delay: time.Hour}
 				}
-				return mem.Fault{}
+				return storetest.Fault{}
 			})
 			err := act(ctx)
 			s.SetFaults(nil)
@@ -538,7 +532,7 @@ func TestCancel(t *testing.T) {
 
 // Nothing of names and contents can be seen in the store, and nobody can test a guess.
 func TestConfidentiality(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	v := newVault(t, s)
 	src := t.TempDir()
 	content := append([]byte("TOP SECRET CONTENT "), randomBytes(1, 3000)...)

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
-	"github.com/lockstep-dr/lockstep/pkg/store/mem"
+	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -38,17 +38,12 @@ func wantErr(t *testing.T, what string, err, want error) {
 	}
 }
 
-func failing(op mem.Op, prefix string, err error) mem.Faults {
-	return func(o mem.Op, name string) mem.Fault {
-		if o == op && strings.HasPrefix(name, prefix) {
-			return mem.Fault{Err: err}
-		}
-		return mem.Fault{}
-	}
+func failing(op storetest.Op, prefix string, err error) storetest.Faults {
+	return storetest.On(op, prefix, storetest.Fault{Err: err})
 }
 
 func TestCreateAndOpen(t *testing.T) {
-	ctx, s := t.Context(), mem.New()
+	ctx, s := t.Context(), storetest.NewMemory()
 	alice, bob, eve := newIdentity(t), newIdentity(t), newIdentity(t)
 	_, err := volume.Open(ctx, s, alice)
 	wantErr(t, "opening an empty store", err, volume.ErrNoVault)
@@ -77,21 +72,21 @@ func TestCreateAndOpen(t *testing.T) {
 	}
 
 	for _, fault := range []error{store.ErrUnavailable, store.ErrDenied} {
-		for _, f := range []mem.Faults{failing(mem.Get, "", fault), failing(mem.List, "", fault)} {
+		for _, f := range []storetest.Faults{failing(storetest.Get, "", fault), failing(storetest.List, "", fault)} {
 			s.SetFaults(f)
 			_, err := volume.Open(ctx, s, alice)
 			unknown(t, "opening a store that fails", err)
 			wantErr(t, "opening a store that fails", err, fault)
 		}
 	}
-	s.SetFaults(failing(mem.Stat, "", store.ErrUnavailable))
+	s.SetFaults(failing(storetest.Stat, "", store.ErrUnavailable))
 	_, err = volume.Create(ctx, s, eve.Recipient())
 	wantErr(t, "creating in a store that fails", err, store.ErrUnavailable)
 }
 
 // Of many creators one wins, and it can open what there is then; the others are told.
 func TestCreateRace(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	ids := make([]*age.X25519Identity, 8)
 	errs := make([]error, len(ids))
 	var wg sync.WaitGroup
@@ -120,7 +115,7 @@ func TestCreateRace(t *testing.T) {
 
 // No bit of the config or of the key can be changed, and neither can be cut, without notice.
 func TestTamperedConfigAndKey(t *testing.T) {
-	s := mem.New()
+	s := storetest.NewMemory()
 	id := newIdentity(t)
 	if _, err := volume.Create(t.Context(), s, id.Recipient()); err != nil {
 		t.Fatal(err)
@@ -152,7 +147,7 @@ func flipped(data []byte, i int) []byte {
 }
 
 func TestDocuments(t *testing.T) {
-	ctx, s := t.Context(), mem.New()
+	ctx, s := t.Context(), storetest.NewMemory()
 	id := newIdentity(t)
 	v, err := volume.Create(ctx, s, id.Recipient())
 	if err != nil {
@@ -213,32 +208,27 @@ func TestDocuments(t *testing.T) {
 
 // A listing of documents is complete or an error, and absence is only claimed by a store that has the vault.
 func TestDocumentsFailClosed(t *testing.T) {
-	ctx, s := t.Context(), mem.New()
+	ctx, s := t.Context(), storetest.NewMemory()
 	v := newVault(t, s)
 	for i := range 5 {
 		if err := v.PutDocument(ctx, "point", fmt.Sprint(i), []byte("data")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.SetFaults(func(op mem.Op, _ string) mem.Fault {
-		if op == mem.List {
-			return mem.Fault{Err: store.ErrUnavailable, Keep: 3}
-		}
-		return mem.Fault{}
-	})
+	s.SetFaults(storetest.On(storetest.List, "", storetest.Fault{Err: store.ErrUnavailable, Keep: 3}))
 	all, err := v.Documents(ctx, "point", "")
 	unknown(t, "listing that is cut", err)
 	if len(all) > 0 {
 		t.Errorf("listing that is cut returned %d documents", len(all))
 	}
 	for _, fault := range []error{store.ErrUnavailable, store.ErrDenied} {
-		s.SetFaults(failing(mem.Get, "documents/", fault))
+		s.SetFaults(failing(storetest.Get, "documents/", fault))
 		_, err = v.Documents(ctx, "point", "")
 		unknown(t, "listing of what cannot be read", err)
 		_, err = v.Document(ctx, "point", "1")
 		unknown(t, "document that cannot be read", err)
 	}
-	s.SetFaults(failing(mem.Get, "config", store.ErrUnavailable))
+	s.SetFaults(failing(storetest.Get, "config", store.ErrUnavailable))
 	_, err = v.Document(ctx, "point", "none")
 	unknown(t, "absence that cannot be confirmed", err)
 	s.SetFaults(nil)
@@ -263,7 +253,7 @@ func TestDocumentsFailClosed(t *testing.T) {
 	wantErr(t, "garbage", err, volume.ErrDamaged)
 
 	// A store that lost everything, or shows another vault, does not prove anything about this one.
-	empty := mem.New()
+	empty := storetest.NewMemory()
 	lost := newVault(t, empty)
 	for _, name := range empty.Names() {
 		if err := empty.Delete(ctx, name); err != nil {
@@ -285,7 +275,7 @@ func TestDocumentsFailClosed(t *testing.T) {
 	}
 }
 
-func documentsOf(s *mem.Store) (names []string) {
+func documentsOf(s *storetest.Memory) (names []string) {
 	for _, name := range s.Names() {
 		if strings.HasPrefix(name, "documents/") {
 			names = append(names, name)

@@ -45,7 +45,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/residual"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/backend"
-	"github.com/lockstep-dr/lockstep/pkg/store/mem"
+	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	engine "github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -446,7 +446,7 @@ func (a creator) StampRevision(ctx context.Context, policy types.NamespacedName,
 // bench is a cluster with a vault, a commit and a restore to be reconciled.
 type bench struct {
 	*cluster
-	store      *mem.Store
+	store      *storetest.Memory
 	vault      *engine.Vault
 	commit     commit
 	reconciler *Reconciler
@@ -460,7 +460,7 @@ var errDead = errors.New("the controller is dead")
 
 func newBench(ctx context.Context, t *testing.T, c *cluster, namespace string) *bench {
 	t.Helper()
-	b := &bench{cluster: c, store: mem.New(), commit: commit{namespace: namespace}, events: record.NewFakeRecorder(1000), maxMovers: 2}
+	b := &bench{cluster: c, store: storetest.NewMemory(), commit: commit{namespace: namespace}, events: record.NewFakeRecorder(1000), maxMovers: 2}
 	identity, err := age.GenerateX25519Identity()
 	c.must(err)
 	b.vault, err = engine.Create(ctx, b.store, identity.Recipient())

@@ -24,7 +24,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/store"
-	"github.com/lockstep-dr/lockstep/pkg/store/mem"
+	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 )
 
 func isReady(r *v1alpha1.Restore) bool { return conditions.IsReady(r) }
@@ -247,32 +247,21 @@ func (b *bench) wholeOrAbsent(ctx context.Context, record point.Record) {
 
 // TestUnknownMakesNothing: a vault or a repository that does not answer proves nothing, and nothing is made.
 func TestUnknownMakesNothing(t *testing.T) {
-	unavailable := func(op mem.Op) mem.Faults {
-		return func(o mem.Op, _ string) mem.Fault {
-			if o == op {
-				return mem.Fault{Err: store.ErrUnavailable}
-			}
-			return mem.Fault{}
+	unavailable := func(op storetest.Op, prefix string) func(context.Context, *bench) {
+		return func(_ context.Context, b *bench) {
+			b.store.SetFaults(storetest.On(op, prefix, storetest.Fault{Err: store.ErrUnavailable}))
 		}
 	}
+	available := func(_ context.Context, b *bench) { b.store.SetFaults(nil) }
 	tests := []struct {
 		name   string
 		break_ func(context.Context, *bench)
 		mend   func(context.Context, *bench)
 		reason string
 	}{
-		{"store does not list", func(_ context.Context, b *bench) { b.store.SetFaults(unavailable(mem.List)) },
-			func(_ context.Context, b *bench) { b.store.SetFaults(nil) }, ""},
-		{"listing is cut short", func(_ context.Context, b *bench) {
-			b.store.SetFaults(func(o mem.Op, name string) mem.Fault {
-				if o == mem.List && strings.HasPrefix(name, "documents/") {
-					return mem.Fault{Cut: true, Err: store.ErrUnavailable}
-				}
-				return mem.Fault{}
-			})
-		}, func(_ context.Context, b *bench) { b.store.SetFaults(nil) }, v1alpha1.ReasonPointUnknown},
-		{"store does not read", func(_ context.Context, b *bench) { b.store.SetFaults(unavailable(mem.Get)) },
-			func(_ context.Context, b *bench) { b.store.SetFaults(nil) }, v1alpha1.ReasonPointUnknown},
+		{"store does not list", unavailable(storetest.List, ""), available, ""},
+		{"listing is cut short", unavailable(storetest.List, "documents/"), available, v1alpha1.ReasonPointUnknown},
+		{"store does not read", unavailable(storetest.Get, ""), available, v1alpha1.ReasonPointUnknown},
 		{"repository does not answer", func(_ context.Context, b *bench) { b.commit.err = git.ErrUnreachable },
 			func(_ context.Context, b *bench) { b.commit.err = nil }, v1alpha1.ReasonSourceUnknown},
 		{"key gone", func(ctx context.Context, b *bench) {

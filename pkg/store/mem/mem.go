@@ -1,4 +1,4 @@
-// Package mem is a store in memory, for tests. It can be told to misbehave as real stores do.
+// Package mem is a store in memory, for tests. To have it misbehave as real stores do, see storetest.Memory.
 package mem
 
 import (
@@ -15,42 +15,11 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/store"
 )
 
-// Op names an operation of store.Store.
-type Op string
-
-// The operations, as passed to Faults.
-const (
-	Put    Op = "put"
-	Get    Op = "get"
-	Stat   Op = "stat"
-	List   Op = "list"
-	Delete Op = "delete"
-)
-
-// Fault says how one operation goes wrong. The zero Fault is none.
-type Fault struct {
-	// Delay passes before the operation, or until the context ends.
-	Delay time.Duration
-	// Err is returned instead of doing the operation; a List returns it after Keep objects.
-	Err error
-	// Keep and Cut shorten a listing to its first Keep objects, sorted by name. Without Err the listing then claims to be
-	// complete, which a correct store never does.
-	Keep int
-	Cut  bool
-	// Lose makes a Put report success and store nothing.
-	Lose bool
-	// Corrupt replaces the data that a Get returns or a Put stores. It may change its argument.
-	Corrupt func([]byte) []byte
-}
-
-// Faults decides how an operation on name (for List, the prefix) goes wrong. It may be called from several goroutines at once.
-type Faults func(op Op, name string) Fault
-
 // Store is a store.Store in memory.
 type Store struct {
 	mu      sync.Mutex
 	objects map[string]object
-	faults  Faults
+	now     func() time.Time
 }
 
 type object struct {
@@ -61,16 +30,16 @@ type object struct {
 var _ store.Store = (*Store)(nil)
 
 // New returns an empty store.
-func New() *Store { return &Store{objects: map[string]object{}} }
+func New() *Store { return &Store{objects: map[string]object{}, now: time.Now} }
 
-// SetFaults makes every following operation ask f; nil ends all faults.
-func (s *Store) SetFaults(f Faults) {
+// SetClock makes now the clock that Info.Modified comes from. It must be safe to call from several goroutines.
+func (s *Store) SetClock(now func() time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = f
+	s.now = now
 }
 
-// Names returns the names of all objects, sorted, whatever the faults.
+// Names returns the names of all objects, sorted.
 func (s *Store) Names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,58 +50,39 @@ func (s *Store) Names() []string {
 func (s *Store) Overwrite(name string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.objects[name] = object{slices.Clone(data), time.Now()}
+	s.objects[name] = object{slices.Clone(data), s.now()}
 }
 
-// fault applies what all operations share, and returns the rest.
-func (s *Store) fault(ctx context.Context, op Op, name string) (Fault, error) {
-	s.mu.Lock()
-	faults := s.faults
-	s.mu.Unlock()
-	var f Fault
-	if faults != nil {
-		f = faults(op, name)
+// check refuses what every operation on an object refuses.
+func check(ctx context.Context, op, name string) error {
+	if err := store.CheckName(name); err != nil {
+		return err
 	}
-	if f.Delay > 0 {
-		timer := time.NewTimer(f.Delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
+	return alive(ctx, op, name)
+}
+
+func alive(ctx context.Context, op, name string) error {
 	if err := ctx.Err(); err != nil {
-		return f, fmt.Errorf("%s %q: %w", op, name, err)
+		return fmt.Errorf("%s %q: %w", op, name, err)
 	}
-	if f.Err != nil && op != List {
-		return f, fmt.Errorf("%s %q: %w", op, name, f.Err)
-	}
-	return f, nil
+	return nil
 }
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, name string, data []byte) error {
-	if err := store.CheckName(name); err != nil {
+	if err := check(ctx, "put", name); err != nil {
 		return err
-	}
-	f, err := s.fault(ctx, Put, name)
-	if err != nil || f.Lose {
-		return err
-	}
-	data = slices.Clone(data)
-	if f.Corrupt != nil {
-		data = f.Corrupt(data)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, taken := s.objects[name]; taken {
 		return fmt.Errorf("put %q: %w", name, store.ErrExists)
 	}
-	s.objects[name] = object{data, time.Now()}
+	s.objects[name] = object{slices.Clone(data), s.now()}
 	return nil
 }
 
-func (s *Store) object(op Op, name string) (object, error) {
+func (s *Store) object(op, name string) (object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, found := s.objects[name]
@@ -144,17 +94,13 @@ func (s *Store) object(op Op, name string) (object, error) {
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, name string, off, length int64) ([]byte, error) {
-	if err := store.CheckName(name); err != nil {
+	if err := check(ctx, "get", name); err != nil {
 		return nil, err
 	}
 	if err := store.CheckRange(name, off); err != nil {
 		return nil, err
 	}
-	f, err := s.fault(ctx, Get, name)
-	if err != nil {
-		return nil, err
-	}
-	o, err := s.object(Get, name)
+	o, err := s.object("get", name)
 	if err != nil {
 		return nil, err
 	}
@@ -165,22 +111,15 @@ func (s *Store) Get(ctx context.Context, name string, off, length int64) ([]byte
 	if length < 0 {
 		length = size - off
 	}
-	data := slices.Clone(o.data[off : off+length])
-	if f.Corrupt != nil {
-		data = f.Corrupt(data)
-	}
-	return data, nil
+	return slices.Clone(o.data[off : off+length]), nil
 }
 
 // Stat implements store.Store.
 func (s *Store) Stat(ctx context.Context, name string) (store.Info, error) {
-	if err := store.CheckName(name); err != nil {
+	if err := check(ctx, "stat", name); err != nil {
 		return store.Info{}, err
 	}
-	if _, err := s.fault(ctx, Stat, name); err != nil {
-		return store.Info{}, err
-	}
-	o, err := s.object(Stat, name)
+	o, err := s.object("stat", name)
 	if err != nil {
 		return store.Info{}, err
 	}
@@ -190,26 +129,16 @@ func (s *Store) Stat(ctx context.Context, name string) (store.Info, error) {
 // List implements store.Store.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
-		f, err := s.fault(ctx, List, prefix)
-		if err != nil {
-			yield(store.Info{}, err)
-			return
-		}
-		infos := s.snapshot(prefix)
-		if f.Err != nil || f.Cut {
-			infos = infos[:min(f.Keep, len(infos))]
-		}
-		for _, info := range infos {
-			if err := ctx.Err(); err != nil {
-				yield(store.Info{}, fmt.Errorf("list %q: %w", prefix, err))
-				return
+		for _, info := range s.snapshot(prefix) {
+			if alive(ctx, "list", prefix) != nil {
+				break
 			}
 			if !yield(info, nil) {
 				return
 			}
 		}
-		if f.Err != nil {
-			yield(store.Info{}, fmt.Errorf("list %q: %w", prefix, f.Err))
+		if err := alive(ctx, "list", prefix); err != nil {
+			yield(store.Info{}, err)
 		}
 	}
 }
@@ -229,11 +158,7 @@ func (s *Store) snapshot(prefix string) []store.Info {
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := store.CheckName(name); err != nil {
-		return err
-	}
-	f, err := s.fault(ctx, Delete, name)
-	if err != nil || f.Lose {
+	if err := check(ctx, "delete", name); err != nil {
 		return err
 	}
 	s.mu.Lock()

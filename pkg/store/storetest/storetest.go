@@ -1,4 +1,4 @@
-// Package storetest is the suite that every store backend passes.
+// Package storetest is the suite that every store backend passes, and a store that misbehaves for tests of what uses one.
 package storetest
 
 import (
@@ -40,7 +40,7 @@ func wantErr(t *testing.T, what string, err, want error) {
 	if !errors.Is(err, want) {
 		t.Errorf("%s: got error %v, want one that is %v", what, err, want)
 	}
-	for _, other := range []error{store.ErrNotFound, store.ErrExists, store.ErrUnavailable, store.ErrDenied} {
+	for _, other := range []error{store.ErrNotFound, store.ErrExists, store.ErrUnavailable, store.ErrDenied, store.ErrLocked} {
 		if !errors.Is(want, other) && errors.Is(err, other) {
 			t.Errorf("%s: error %v is also %v", what, err, other)
 		}
