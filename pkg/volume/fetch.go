@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"sync"
 
 	"github.com/zeebo/blake3"
 	"golang.org/x/sync/errgroup"
@@ -32,24 +34,54 @@ type want struct {
 // fetcher reads chunks. Several fetches share its budget of requests.
 type fetcher struct {
 	vault    *Vault
-	index    *index
 	progress *progress
 	slots    chan struct{}
+
+	mu      sync.Mutex
+	index   *index
+	checked bool            // the index was held against the packs that exist
+	old     []*index        // that fetches may still use
+	bad     map[string]bool // objects that were found damaged
 }
 
+// newFetcher returns a fetcher that owns the index. It must be closed.
 func newFetcher(v *Vault, x *index, p *progress) *fetcher {
-	return &fetcher{v, x, p, make(chan struct{}, parallel)}
+	return &fetcher{vault: v, index: x, progress: p, slots: make(chan struct{}, parallel)}
+}
+
+// openFetcher returns a fetcher for all that the Vault has.
+func (v *Vault) openFetcher(ctx context.Context, p *progress) (*fetcher, error) {
+	x, err := v.loadIndex(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newFetcher(v, x, p), nil
+}
+
+func (f *fetcher) close() {
+	for _, x := range append(f.old, f.index) {
+		x.close()
+	}
+}
+
+// damaged names objects that were found damaged and could be done without.
+func (f *fetcher) damaged() []string {
+	names := slices.Concat(f.index.damaged, slices.Collect(maps.Keys(f.bad)))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // planned is a want with the place where its chunk lies.
 type planned struct {
 	want
-	at located
+	index *index
+	at    slot
+	more  []slot // other places
 }
 
 // fetch gets the chunks in as few requests as is reasonable, several at once, and hands each to its use.
 func (f *fetcher) fetch(ctx context.Context, wants []want) error {
-	plan, err := f.plan(wants)
+	plan, err := f.plan(ctx, wants)
 	if err != nil {
 		return err
 	}
@@ -72,14 +104,20 @@ func (f *fetcher) fetch(ctx context.Context, wants []want) error {
 }
 
 // plan finds the chunks and sorts them as they lie.
-func (f *fetcher) plan(wants []want) ([]planned, error) {
-	plan := make([]planned, 0, len(wants))
-	for _, w := range wants {
-		at, found := f.index.find(f.vault.keys.chunkID(w.digest))
-		if found {
-			plan = append(plan, planned{w, at})
-			continue
+func (f *fetcher) plan(ctx context.Context, wants []want) ([]planned, error) {
+	x := f.current()
+	plan, missing := planIn(x, &f.vault.keys, wants)
+	if len(missing) > 0 {
+		// A part of the index may be lost. The packs themselves tell what is in them.
+		wider, err := f.widen(ctx, x)
+		if err != nil {
+			return nil, err
 		}
+		if wider != x {
+			plan, missing = planIn(wider, &f.vault.keys, wants)
+		}
+	}
+	for _, w := range missing {
 		if err := w.use(nil, fmt.Errorf("%w: a chunk is in none of the packs", ErrDamaged)); err != nil {
 			return nil, err
 		}
@@ -88,6 +126,40 @@ func (f *fetcher) plan(wants []want) ([]planned, error) {
 		return cmp.Or(cmp.Compare(a.at.pack, b.at.pack), cmp.Compare(a.at.off, b.at.off))
 	})
 	return plan, nil
+}
+
+func planIn(x *index, k *keys, wants []want) (plan []planned, missing []want) {
+	plan = make([]planned, 0, len(wants))
+	for _, w := range wants {
+		places := x.find(k.chunkID(w.digest))
+		if len(places) == 0 {
+			missing = append(missing, w)
+			continue
+		}
+		plan = append(plan, planned{w, x, places[0], places[1:]})
+	}
+	return plan, missing
+}
+
+func (f *fetcher) current() *index {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.index
+}
+
+// widen returns an index that was held against the packs that exist, instead of x.
+func (f *fetcher) widen(ctx context.Context, x *index) (*index, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.checked || f.index != x {
+		return f.index, nil
+	}
+	wider, err := f.vault.checkIndex(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.old, f.index, f.checked = append(f.old, x), wider, true
+	return wider, nil
 }
 
 // coalesce returns how many of the first chunks one request gets.
@@ -104,13 +176,13 @@ func coalesce(plan []planned) int {
 
 // get fetches one range of one pack and hands out what is in it.
 func (f *fetcher) get(ctx context.Context, part []planned) error {
-	p := f.index.packs[part[0].at.pack]
+	p := &part[0].index.packs[part[0].at.pack]
 	first, last := part[0].at, part[len(part)-1].at
 	length := int64(last.off+last.stored) - int64(first.off)
 	data, err := f.vault.store.Get(ctx, p.id.object(), int64(first.off), length)
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, io.ErrUnexpectedEOF):
-		return refuse(part, fmt.Errorf("%w: %w", ErrDamaged, err))
+		return f.refuse(ctx, part, fmt.Errorf("%w: %w", ErrDamaged, err))
 	case err != nil:
 		return err
 	}
@@ -127,35 +199,80 @@ func (f *fetcher) get(ctx context.Context, part []planned) error {
 		if int(at.raw) > len(scratch) {
 			scratch = make([]byte, max(int(at.raw), cellSize))
 		}
-		chunk, err := openPiece(s, at, piece, scratch, part[i].digest)
+		chunk, err := f.vault.openPiece(s, at.place, piece, scratch, part[i].digest)
 		if err != nil {
-			err = fmt.Errorf("object %q at %d: %w", p.id.object(), at.off, err)
+			err = f.refuse(ctx, part[i:same], fmt.Errorf("object %q at %d: %w", p.id.object(), at.off, err))
+		} else {
+			err = hand(part[i:same], chunk)
 		}
-		for ; i < same; i++ {
-			if err := part[i].use(chunk, err); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
+		i = same
 	}
 	return ctx.Err()
 }
 
-func refuse(part []planned, err error) error {
+func hand(part []planned, chunk []byte) error {
 	for _, w := range part {
-		if err := w.use(nil, err); err != nil {
+		if err := w.use(chunk, nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// refuse tries the other places of the chunks, or says that there are none.
+func (f *fetcher) refuse(ctx context.Context, part []planned, damage error) error {
+	f.note(part[0])
+	for _, w := range part {
+		places := w.more
+		x := w.index
+		if len(places) == 0 && errors.Is(damage, store.ErrNotFound) {
+			// The pack may have been replaced since the index was read.
+			wider, err := f.widen(ctx, x)
+			if err != nil {
+				return err
+			}
+			if wider != x {
+				x, places = wider, existing(wider, wider.find(f.vault.keys.chunkID(w.digest)))
+			}
+		}
+		err := error(nil)
+		if len(places) > 0 {
+			err = f.get(ctx, []planned{{w.want, x, places[0], places[1:]}})
+		} else {
+			err = w.use(nil, damage)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note remembers a pack that was found damaged.
+func (f *fetcher) note(w planned) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.bad == nil {
+		f.bad = map[string]bool{}
+	}
+	f.bad[w.index.packs[w.at.pack].id.object()] = true
+}
+
+// existing returns the places that are in packs that exist.
+func existing(x *index, places []slot) []slot {
+	return slices.DeleteFunc(slices.Clone(places), func(s slot) bool { return x.packs[s.pack].missing })
+}
+
 // openPiece decrypts, decodes and verifies one chunk.
-func openPiece(s sealer, at located, piece, scratch []byte, want Hash) ([]byte, error) {
-	encoded, err := s.open(int64(at.off), piece)
+func (v *Vault) openPiece(s sealer, at place, piece, scratch []byte, want Hash) ([]byte, error) {
+	encoded, err := s.open(roleContent, int64(at.off), piece)
 	if err != nil {
 		return nil, err
 	}
-	chunk, err := decodeChunk(scratch, encoded, int(at.raw))
+	chunk, err := v.codec.decode(scratch, encoded, int(at.raw))
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,12 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 	"sync"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
@@ -16,9 +14,12 @@ import (
 
 const (
 	indexPrefix = "index/"
-	// indexPacks is how many packs one index object describes at most.
+	// An index object describes at most so many packs, and no more packs once it has so many chunks.
 	indexPacks      = 256
+	indexChunks     = 64 << 10
 	indexHeaderSize = 16 + headerSize + 4 + 4
+	// indexTries is how often the index is listed again because others replaced a part of it.
+	indexTries = 10
 )
 
 // described is a pack with its chunks, as an index object holds it.
@@ -61,88 +62,168 @@ func decodeIndex(b []byte) ([]described, error) {
 	return packs, nil
 }
 
-// located is a chunk with the number of its pack in an index.
-type located struct {
-	packed
-	pack uint32
+// packInfo is what the index keeps of a pack.
+type packInfo struct {
+	id     packID
+	header [headerSize]byte
+	size   uint32
+	missing   bool // it does not exist, or not in its size
+	condemned bool // it is about to be deleted
 }
 
-// index knows where every chunk of the Vault lies. It is read-only once loaded.
+// place says where a chunk lies.
+type place struct {
+	pack   uint32 // number in the index
+	off    uint32 // of the piece in the pack
+	stored uint32 // length of the piece
+	raw    uint32 // length of the chunk
+}
+
+// index knows where the chunks of the Vault lie. It does not change once it is loaded.
 type index struct {
-	packs   []described // without their chunks
-	chunks  []located   // sorted by id
+	packs  []packInfo
+	places *table
+	// adopted are packs that no index object describes.
 	adopted []described
-	// damaged names the objects that were found damaged and done without.
+	// damaged names the objects that were found damaged or missing and done without.
 	damaged []string
 }
 
-// find returns where a chunk lies.
-func (x *index) find(id chunkID) (located, bool) {
-	i := sort.Search(len(x.chunks), func(i int) bool { return bytes.Compare(x.chunks[i].id[:], id[:]) >= 0 })
-	if i == len(x.chunks) || x.chunks[i].id != id {
-		return located{}, false
+// find returns where a chunk lies, in the order of preference; several places if several packs hold it.
+func (x *index) find(id chunkID) []slot { return x.places.find(id) }
+
+// usable tells whether a save may rely on the Vault's having the chunk.
+func (x *index) usable(id chunkID) bool {
+	for _, s := range x.find(id) {
+		if p := x.packs[s.pack]; !p.missing && !p.condemned {
+			return true
+		}
 	}
-	return x.chunks[i], true
+	return false
 }
 
+// add takes a pack; places are not found before they are sorted.
 func (x *index) add(p described) {
+	off := uint32(headerSize)
 	for _, c := range p.chunks {
-		x.chunks = append(x.chunks, located{c, uint32(len(x.packs))})
+		x.places.add(c.id, place{uint32(len(x.packs)), off, c.stored, c.raw})
+		off += c.stored
 	}
-	p.chunks = nil
-	x.packs = append(x.packs, p)
+	x.packs = append(x.packs, packInfo{id: p.id, header: p.header, size: p.size})
 }
 
-// loadIndex reads all index objects and holds them against the packs that exist. A pack that is gone is left out, so that
-// a save stores its chunks anew; one that no index describes (its save was killed, or its index is damaged) is read.
+// loadIndex reads the index as it is, to read what it describes. It must be closed.
 func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
-	infos, err := list(ctx, v.store, indexPrefix)
+	x, _, err := v.readIndex(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing index: %w", err)
+		return nil, err
 	}
+	x.places.sort()
+	return x, nil
+}
+
+// checkIndex reads the index and holds it against the packs that exist. One that is gone or condemned is unusable, so that
+// a save stores its chunks anew; one that no index describes (its save was killed, or its index is damaged) is read.
+func (v *Vault) checkIndex(ctx context.Context) (*index, error) {
+	// What is condemned after this was read stays for longer than a save may take.
+	condemned, err := v.condemned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x, known, err := v.readIndex(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.hold(ctx, x, known, condemned); err != nil {
+		x.close()
+		return nil, err
+	}
+	x.places.sort()
+	return x, nil
+}
+
+// hold holds the index against the packs that exist.
+func (v *Vault) hold(ctx context.Context, x *index, known map[packID]uint32, condemned map[packID]bool) error {
 	// Listed after the index, so that what another save adds meanwhile is not taken for lost.
 	existing, err := v.listPacks(ctx)
+	if err == nil {
+		err = v.confirm(ctx)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("listing packs: %w", err)
+		return fmt.Errorf("listing packs: %w", err)
 	}
-	if err := v.confirm(ctx); err != nil {
-		return nil, fmt.Errorf("listing packs: %w", err)
+	for i := range x.packs {
+		p := &x.packs[i]
+		p.condemned = condemned[p.id]
+		if size, exists := existing[p.id]; !exists || size != int64(p.size) {
+			p.missing = true
+			x.damaged = append(x.damaged, p.id.object())
+		}
 	}
-	x := &index{}
-	known := map[packID]bool{}
+	maps.DeleteFunc(existing, func(id packID, _ int64) bool {
+		_, described := known[id]
+		return described || condemned[id]
+	})
+	if err := v.adopt(ctx, x, existing); err != nil {
+		return fmt.Errorf("reading footers of packs: %w", err)
+	}
+	slices.Sort(x.damaged)
+	x.damaged = slices.Compact(x.damaged)
+	return nil
+}
+
+func (x *index) close() { x.places.close() }
+
+// readIndex reads all index objects. The map says which packs they describe.
+func (v *Vault) readIndex(ctx context.Context) (*index, map[packID]uint32, error) {
+	x := &index{places: &table{}}
+	known := map[packID]uint32{}
+	done := map[string]bool{}
+	for range indexTries {
+		replaced, err := v.readIndexObjects(ctx, x, known, done)
+		if err != nil {
+			x.close()
+			return nil, nil, fmt.Errorf("reading index: %w", err)
+		}
+		if !replaced {
+			return x, known, nil
+		}
+	}
+	x.close()
+	return nil, nil, fmt.Errorf("reading index: %w: its objects vanish faster than they can be read", store.ErrUnavailable)
+}
+
+// readIndexObjects adds the index objects that are not done. Replaced says that some vanished between listing and reading:
+// others that describe the same packs were written before.
+func (v *Vault) readIndexObjects(ctx context.Context, x *index, known map[packID]uint32, done map[string]bool) (replaced bool, err error) {
+	infos, err := list(ctx, v.store, indexPrefix)
+	if err != nil {
+		return false, err
+	}
+	infos = slices.DeleteFunc(infos, func(i store.Info) bool { return done[i.Name] })
 	var mu sync.Mutex
 	err = each(ctx, infos, func(ctx context.Context, _ int, info store.Info) error {
-		packs, err := v.readIndex(ctx, info)
+		packs, err := v.readIndexObject(ctx, info)
 		mu.Lock()
 		defer mu.Unlock()
-		if errors.Is(err, ErrDamaged) || errors.Is(err, store.ErrNotFound) {
-			x.damaged = append(x.damaged, info.Name)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			replaced = true
 			return nil
+		case errors.Is(err, ErrDamaged):
+			x.damaged = append(x.damaged, info.Name)
+			err = nil
 		}
+		done[info.Name] = true
 		for _, p := range packs {
-			size, exists := existing[p.id]
-			switch {
-			case known[p.id]:
-			case !exists:
-				x.damaged = append(x.damaged, p.id.object())
-			case size == int64(p.size):
+			if _, again := known[p.id]; !again {
+				known[p.id] = uint32(len(x.packs))
 				x.add(p)
-				known[p.id] = true
 			}
 		}
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("reading index: %w", err)
-	}
-	maps.DeleteFunc(existing, func(id packID, _ int64) bool { return known[id] })
-	if err := v.adopt(ctx, x, existing); err != nil {
-		return nil, fmt.Errorf("reading footers of packs: %w", err)
-	}
-	slices.SortFunc(x.chunks, func(a, b located) int { return bytes.Compare(a.id[:], b.id[:]) })
-	slices.Sort(x.damaged)
-	x.damaged = slices.Compact(x.damaged)
-	return x, nil
+	return replaced, err
 }
 
 // listPacks returns the size of every pack.
@@ -159,7 +240,7 @@ func (v *Vault) listPacks(ctx context.Context) (map[packID]int64, error) {
 	return packs, nil
 }
 
-func (v *Vault) readIndex(ctx context.Context, info store.Info) ([]described, error) {
+func (v *Vault) readIndexObject(ctx context.Context, info store.Info) ([]described, error) {
 	data, err := v.getSmall(ctx, info)
 	if err != nil {
 		return nil, err
@@ -173,10 +254,7 @@ func (v *Vault) readIndex(ctx context.Context, info store.Info) ([]described, er
 
 // adopt adds packs that no index describes.
 func (v *Vault) adopt(ctx context.Context, x *index, sizes map[packID]int64) error {
-	ids := make([]packID, 0, len(sizes))
-	for id := range sizes {
-		ids = append(ids, id)
-	}
+	ids := slices.Collect(maps.Keys(sizes))
 	var mu sync.Mutex
 	return each(ctx, ids, func(ctx context.Context, _ int, id packID) error {
 		p, err := v.readFooter(ctx, id, sizes[id])
@@ -195,6 +273,9 @@ func (v *Vault) adopt(ctx context.Context, x *index, sizes map[packID]int64) err
 	})
 }
 
+// footerGuess is how much of a pack's end is read at first: enough for the footer of most.
+const footerGuess = 64 << 10
+
 // readFooter describes a pack from its own footer.
 func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (described, error) {
 	name := id.object()
@@ -211,24 +292,46 @@ func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (describe
 		return p, err
 	}
 	p.header = [headerSize]byte(header)
-	trailer, err := v.store.Get(ctx, name, size-trailerSize, trailerSize)
+	from := max(headerSize, size-footerGuess)
+	end, err := v.store.Get(ctx, name, from, size-from)
 	if err != nil {
 		return p, err
 	}
-	length := int64(binary.BigEndian.Uint32(trailer))
-	at := size - trailerSize - length
-	if length < tagSize || at < headerSize {
-		return p, fmt.Errorf("object %q: %w: footer of %d bytes", name, ErrDamaged, length)
-	}
-	footer, err := v.store.Get(ctx, name, at, length)
-	if err != nil {
-		return p, err
-	}
-	if footer, err = s.open(at, footer); err == nil {
-		p.chunks, err = decodeEntries(footer, uint32(at))
-	}
+	footer, err := openTrailer(s, end, size)
 	if err != nil {
 		return p, fmt.Errorf("object %q: footer: %w", name, err)
 	}
+	at := size - trailerSize - footer
+	if at < from {
+		if end, err = v.store.Get(ctx, name, at, footer); err != nil {
+			return p, err
+		}
+		from = at
+	}
+	if p.chunks, err = openFooter(s, end[at-from:at-from+footer], at, size); err != nil {
+		return p, fmt.Errorf("object %q: footer: %w", name, err)
+	}
 	return p, nil
+}
+
+// openTrailer returns the length of the footer of a pack; end is how the pack ends.
+func openTrailer(s sealer, end []byte, size int64) (footer int64, err error) {
+	length, err := s.open(roleTrailer, size-trailerSize, slices.Clone(end[len(end)-trailerSize:]))
+	if err != nil {
+		return 0, err
+	}
+	footer = int64(binary.BigEndian.Uint32(length))
+	if footer < tagSize || footer > size-trailerSize-headerSize {
+		return 0, fmt.Errorf("%w: it has %d bytes", ErrDamaged, footer)
+	}
+	return footer, nil
+}
+
+// openFooter returns the chunks that a footer at offset at lists.
+func openFooter(s sealer, footer []byte, at, size int64) ([]packed, error) {
+	plaintext, err := s.open(roleFooter, at, footer)
+	if err != nil {
+		return nil, err
+	}
+	return decodeEntries(plaintext, uint32(size))
 }

@@ -134,7 +134,8 @@ func forge(t *testing.T, v *Vault, entries []*entry, edit func(*record)) string 
 	ctx := t.Context()
 	p := &progress{}
 	up, upCtx := newUploader(ctx, v, p, nil)
-	s := &saver{keys: &v.keys, index: &index{}, progress: p, fresh: map[chunkID]struct{}{}, data: packer{up: up}, meta: packer{up: up}}
+	s := newSaver(v, &index{places: &table{}}, up, p, CompressAuto)
+	defer s.fresh.close()
 	var m merkle
 	var roots Roots
 	for _, e := range entries {
@@ -147,11 +148,11 @@ func forge(t *testing.T, v *Vault, entries []*entry, edit func(*record)) string 
 			t.Fatal(err)
 		}
 	}
-	err := s.closeSegment(upCtx)
+	table, err := s.tree.finish(upCtx)
 	if err := errors.Join(err, s.meta.flush(upCtx), up.finish(ctx, nil)); err != nil {
 		t.Fatal(err)
 	}
-	r := &record{Snapshot: Snapshot{ID: randomName(), Roots: roots}, Tree: s.segments}
+	r := &record{Snapshot: Snapshot{ID: randomName(), Roots: roots}, Tree: table}
 	if edit != nil {
 		edit(r)
 	}
@@ -164,7 +165,7 @@ func forge(t *testing.T, v *Vault, entries []*entry, edit func(*record)) string 
 func dirEntry(name string) *entry { return &entry{kind: kindDir, name: name, mode: 0o755} }
 
 func emptyFile(name string) *entry {
-	return &entry{kind: kindFile, name: name, mode: 0o644, digest: newFileHash(0).sum()}
+	return &entry{kind: kindFile, name: name, mode: 0o644, file: file{form: formFixed, digest: newFileHash(0).sum()}}
 }
 
 // A tree that leads out of its directory, or does not fit together, is refused, even by one who has the key.
@@ -207,7 +208,7 @@ func TestHostileTree(t *testing.T) {
 		"foreign attribute": {[]*entry{{kind: kindDir, mode: 0o755, xattrs: []xattr{{"trusted.x", "y"}}}, end()},
 			nil, true},
 		"mode": {[]*entry{{kind: kindDir, mode: 0o10755}, end()}, nil, true},
-		"wrong digest": {[]*entry{dirEntry(""), {kind: kindFile, name: "a", mode: 0o644}, end()},
+		"wrong digest": {[]*entry{dirEntry(""), {kind: kindFile, name: "a", mode: 0o644, file: file{form: formFixed}}, end()},
 			nil, true},
 		"wrong roots at end": {[]*entry{dirEntry(""), {kind: kindEnd, roots: Roots{Content: Hash{1}}}}, nil, true},
 		"wrong roots in record": {[]*entry{dirEntry(""), end()},
@@ -242,9 +243,12 @@ func TestEntryRoundTrip(t *testing.T) {
 		{kind: kindFIFO, name: "p"},
 		{kind: kindChar, name: "c", major: math.MaxUint32, minor: 3},
 		{kind: kindBlock, name: "b", xattrs: []xattr{{"security.capability", ""}, {"user.x", "\x00\xff"}}},
-		{kind: kindFile, name: "f", size: math.MaxInt64, digest: Hash{1}, spans: []span{
+		{kind: kindFile, name: "f", file: file{form: formFixed, size: math.MaxInt64, digest: Hash{1}, spans: []span{
 			{number: 0, inline: []byte("abc"), length: 3}, {number: 7, list: Hash{2}, length: 70000}, {number: math.MaxInt64 / spanSize, inline: []byte{}},
-		}},
+		}}},
+		{kind: kindFile, name: "v", file: file{form: formVariable, stamp: stamp{-1, 5, math.MaxUint64}, flags: flagChanged, size: 9}},
+		{kind: kindFile, name: "w", file: file{form: formWhole, size: 9, whole: Hash{7}, digest: wholeDigest(9, Hash{7})}},
+		{kind: kindError, name: "x", target: "permission denied"},
 		{kind: kindEnd, roots: Roots{Hash{3}, Hash{4}}},
 	}
 	var b []byte
@@ -257,7 +261,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		if got, b, err = nextEntry(b); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(entry{}, span{}, xattr{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(entry{}, file{}, stamp{}, span{}, xattr{})); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
@@ -266,25 +270,41 @@ func TestEntryRoundTrip(t *testing.T) {
 	}
 }
 
-func TestCellsRoundTrip(t *testing.T) {
-	want := cells{
+func TestListRoundTrip(t *testing.T) {
+	want := spanList{
 		extents: []extent{{0, 100}, {4096, 200000}, {1 << 20, spanSize - 1<<20}},
 		cells:   []cellDigest{{0, Hash{1}}, {1, Hash{2}}, {16, Hash{3}}, {1023, Hash{4}}},
 	}
-	got, err := decodeCells(want.encode(), spanSize)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(cells{}, extent{}, cellDigest{})); err != nil || diff != "" {
+	got, err := decodeList(want.encode(formFixed), formFixed, spanSize)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(spanList{}, extent{}, cellDigest{}, sizedChunk{})); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	for name, bad := range map[string]cells{
-		"extent past the end": {extents: []extent{{0, spanSize + 1}}},
-		"empty extent":        {extents: []extent{{5, 0}}},
-		"cell past the end":   {cells: []cellDigest{{1024, Hash{}}}},
+	want = spanList{extents: []extent{{0, 100}, {4096, 200}}, chunks: []sizedChunk{{250, Hash{1}}, {50, Hash{2}}}}
+	got, err = decodeList(want.encode(formVariable), formVariable, spanSize)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(spanList{}, extent{}, cellDigest{}, sizedChunk{})); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for name, bad := range map[string]struct {
+		form form
+		list spanList
+	}{
+		"extent past the end":    {formFixed, spanList{extents: []extent{{0, spanSize + 1}}}},
+		"empty extent":           {formFixed, spanList{extents: []extent{{5, 0}}}},
+		"cell past the end":      {formFixed, spanList{cells: []cellDigest{{1024, Hash{}}}}},
+		"chunks past extents":    {formVariable, spanList{extents: []extent{{0, 5}}, chunks: []sizedChunk{{6, Hash{}}}}},
+		"chunks short of extent": {formVariable, spanList{extents: []extent{{0, 5}}, chunks: []sizedChunk{{4, Hash{}}}}},
+		"empty chunk":            {formVariable, spanList{extents: []extent{{0, 5}}, chunks: []sizedChunk{{5, Hash{}}, {0, Hash{}}}}},
 	} {
-		if _, err := decodeCells(bad.encode(), spanSize); !errors.Is(err, ErrDamaged) {
+		if _, err := decodeList(bad.list.encode(bad.form), bad.form, spanSize); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
+
+// smallText has few repeats, which a compressor must find in letters that are more frequent than others.
+const smallText = `Each node of the cluster keeps a copy of what it was told, and asks its neighbours for whatever they heard in the
+meantime. When a message is lost nobody waits: later ones carry the same facts, so that only their order is in doubt. A quorum decides
+which of two orders holds, and those who saw another one forget it. That is all; everything else follows from counting.`
 
 func TestChunkEncoding(t *testing.T) {
 	random := make([]byte, cellSize)
@@ -292,32 +312,44 @@ func TestChunkEncoding(t *testing.T) {
 	if _, err := seed.Digest().Read(random); err != nil {
 		t.Fatal(err)
 	}
+	k := newCodec()
 	for name, c := range map[string]struct {
-		raw  []byte
-		form byte
-		max  int
+		raw      []byte
+		compress Compression
+		form     byte
+		max      int
 	}{
-		"text": {bytes.Repeat([]byte("abc "), cellSize/4), encodedS2, cellSize / 10}, "random": {random, encodedRaw, cellSize + 1},
-		"empty": {nil, encodedRaw, 1}, "one": {[]byte("x"), encodedRaw, 2},
+		"text":           {bytes.Repeat([]byte("abc "), cellSize/4), CompressS2, encodedS2, cellSize / 10},
+		"text, zstd":     {bytes.Repeat([]byte("abc "), cellSize/4), CompressZstd, encodedZstd, cellSize / 10},
+		"small, zstd":    {[]byte(smallText), CompressZstd, encodedZstd, len(smallText) * 2 / 3},
+		"random":         {random, CompressS2, encodedRaw, cellSize + 1},
+		"random, zstd":   {random, CompressZstd, encodedRaw, cellSize + 1},
+		"one":            {[]byte("x"), CompressZstd, encodedRaw, 2},
+		"largest, zeros": {make([]byte, maxChunk), CompressZstd, encodedZstd, maxChunk / 1000},
 	} {
-		encoded := encodeChunk([]byte("before"), c.raw)
+		encoded := k.encode([]byte("before"), c.raw, c.compress)
 		encoded, ok := bytes.CutPrefix(encoded, []byte("before"))
 		if !ok || encoded[0] != c.form || len(encoded) > c.max {
 			t.Errorf("%s: form %d, %d bytes; want form %d, at most %d", name, encoded[0], len(encoded), c.form, c.max)
 		}
-		got, err := decodeChunk(nil, encoded, len(c.raw))
+		got, err := k.decode(nil, encoded, len(c.raw))
 		if err != nil || !bytes.Equal(got, c.raw) {
 			t.Errorf("%s: decoded %d bytes, %v", name, len(got), err)
 		}
-		if _, err := decodeChunk(nil, encoded, len(c.raw)+1); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: wrong length: %v", name, err)
+		for _, wrong := range []int{len(c.raw) - 1, len(c.raw) + 1} {
+			if wrong < 0 {
+				continue
+			}
+			if _, err := k.decode(nil, encoded, wrong); !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s: wrong length %d: %v", name, wrong, err)
+			}
 		}
 	}
 }
 
 func TestCoalesce(t *testing.T) {
 	at := func(pack, off, stored uint32) planned {
-		return planned{at: located{packed{off: off, stored: stored}, pack}}
+		return planned{at: slot{place: place{pack: pack, off: off, stored: stored}}}
 	}
 	for name, c := range map[string]struct {
 		plan []planned
@@ -339,8 +371,8 @@ func TestCoalesce(t *testing.T) {
 
 func TestIndexRoundTrip(t *testing.T) {
 	want := []described{
-		{packID{1}, [headerSize]byte{9}, 1000, []packed{{chunkID{1}, 40, 17, 5}, {chunkID{2}, 57, 900, maxChunk}}},
-		{packID{2}, [headerSize]byte{8}, maxPack, []packed{}},
+		{packID{1}, [headerSize]byte{9}, headerSize + 17 + 900 + 2*entrySize + tagSize + trailerSize, []packed{{chunkID{1}, 17, 5}, {chunkID{2}, 900, maxChunk}}},
+		{packID{2}, [headerSize]byte{8}, headerSize + tagSize + trailerSize, []packed{}},
 	}
 	b := encodeIndex(want)
 	got, err := decodeIndex(b)
@@ -357,7 +389,10 @@ func TestIndexRoundTrip(t *testing.T) {
 // decoders must neither panic nor take more memory than their input accounts for; what they accept, they write the same.
 func FuzzEntry(f *testing.F) {
 	f.Add(appendEntry(nil, emptyFile("a")))
-	f.Add(appendEntry(nil, &entry{kind: kindFile, name: "f", size: 1 << 40, spans: []span{{number: 3, inline: []byte("x")}, {number: 4, length: 9}}}))
+	f.Add(appendEntry(nil, &entry{kind: kindFile, name: "f", file: file{form: formFixed, size: 1 << 40,
+		spans: []span{{number: 3, inline: []byte("x"), length: 1}, {number: 4, length: 9}}}}))
+	f.Add(appendEntry(nil, &entry{kind: kindFile, name: "f", file: file{form: formWhole, size: 5}}))
+	f.Add(appendEntry(nil, &entry{kind: kindError, name: "x", target: "no"}))
 	f.Add(appendEntry(nil, &entry{kind: kindDir, name: "d", xattrs: []xattr{{"user.a", "b"}}}))
 	f.Add(appendEntry(nil, &entry{kind: kindChar, name: "c", major: 1}))
 	f.Add(appendEntry(nil, &entry{kind: kindHard, name: "h", target: "a/b"}))
@@ -371,7 +406,7 @@ func FuzzEntry(f *testing.F) {
 			return
 		}
 		again, rest, err := nextEntry(appendEntry(nil, e))
-		if diff := cmp.Diff(e, again, cmp.AllowUnexported(entry{}, span{}, xattr{})); err != nil || len(rest) > 0 || diff != "" {
+		if diff := cmp.Diff(e, again, cmp.AllowUnexported(entry{}, file{}, stamp{}, span{}, xattr{})); err != nil || len(rest) > 0 || diff != "" {
 			t.Errorf("%v, %d bytes left, (-first +again):\n%s", err, len(rest), diff)
 		}
 		if e.name != "" && (strings.Contains(e.name, "/") || e.name == "..") {
@@ -380,15 +415,21 @@ func FuzzEntry(f *testing.F) {
 	})
 }
 
-func FuzzCells(f *testing.F) {
-	c := cells{[]extent{{0, 100}, {4096, 70000}}, []cellDigest{{0, Hash{1}}, {1, Hash{2}}}}
-	f.Add(c.encode(), int64(spanSize))
-	f.Add([]byte{0, 1, 255, 255, 3}, int64(5))
-	f.Fuzz(func(t *testing.T, b []byte, length int64) {
+func FuzzList(f *testing.F) {
+	c := spanList{extents: []extent{{0, 100}, {4096, 70000}}, cells: []cellDigest{{0, Hash{1}}, {1, Hash{2}}}}
+	f.Add(c.encode(formFixed), false, int64(spanSize))
+	c = spanList{extents: []extent{{0, 100}, {4096, 70000}}, chunks: []sizedChunk{{50, Hash{1}}, {70050, Hash{2}}}}
+	f.Add(c.encode(formVariable), true, int64(spanSize))
+	f.Add([]byte{0, 1, 255, 255, 3}, false, int64(5))
+	f.Fuzz(func(t *testing.T, b []byte, variable bool, length int64) {
 		if length < 0 || length > spanSize {
 			return
 		}
-		c, err := decodeCells(b, length)
+		form := formFixed
+		if variable {
+			form = formVariable
+		}
+		c, err := decodeList(b, form, length)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
 				t.Error(err)
@@ -400,15 +441,40 @@ func FuzzCells(f *testing.F) {
 				t.Errorf("accepted extent %+v of %d", x, length)
 			}
 		}
-		again, err := decodeCells(c.encode(), length)
-		if err != nil || !slices.Equal(again.cells, c.cells) || !slices.Equal(again.extents, c.extents) {
+		again, err := decodeList(c.encode(form), form, length)
+		if err != nil || !slices.Equal(again.cells, c.cells) || !slices.Equal(again.extents, c.extents) || !slices.Equal(again.chunks, c.chunks) {
 			t.Errorf("%v: %+v, again %+v", err, c, again)
 		}
 	})
 }
 
+func FuzzTable(f *testing.F) {
+	f.Add(appendBytes(append(appendBytes(make([]byte, 32), ""), make([]byte, 32)...), "a/b"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		table, err := decodeTable(b)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Error(err)
+		}
+		for i, s := range table {
+			if i > 0 && (comparePaths(table[i-1].path, s.path) >= 0 || comparePaths(s.path, table[i-1].path) <= 0) {
+				t.Errorf("%q does not come behind %q", s.path, table[i-1].path)
+			}
+		}
+	})
+}
+
+func FuzzPadding(f *testing.F) {
+	f.Add(make([]byte, minPadded))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		content, err := unpad(b)
+		if err != nil && !errors.Is(err, ErrDamaged) || len(content) > len(b) {
+			t.Errorf("%d bytes of %d, %v", len(content), len(b), err)
+		}
+	})
+}
+
 func FuzzIndex(f *testing.F) {
-	f.Add(encodeIndex([]described{{id: packID{1}, size: 1000, chunks: []packed{{chunkID{1}, 40, 17, 5}}}}))
+	f.Add(encodeIndex([]described{{id: packID{1}, size: headerSize + 17 + entrySize + tagSize + trailerSize, chunks: []packed{{chunkID{1}, 17, 5}}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		packs, err := decodeIndex(b)
 		if err != nil && !errors.Is(err, ErrDamaged) {
@@ -421,13 +487,15 @@ func FuzzIndex(f *testing.F) {
 }
 
 func FuzzChunk(f *testing.F) {
-	f.Add(encodeChunk(nil, bytes.Repeat([]byte("a"), 1000)), 1000)
+	k := newCodec()
+	f.Add(k.encode(nil, bytes.Repeat([]byte("a"), 1000), CompressS2), 1000)
+	f.Add(k.encode(nil, bytes.Repeat([]byte("a"), 1000), CompressZstd), 1000)
 	f.Add([]byte{encodedRaw, 1, 2}, 2)
 	f.Fuzz(func(t *testing.T, b []byte, raw int) {
 		if raw < 0 {
 			return
 		}
-		chunk, err := decodeChunk(nil, b, raw)
+		chunk, err := k.decode(nil, b, raw)
 		if err == nil && len(chunk) != raw || err != nil && !errors.Is(err, ErrDamaged) {
 			t.Errorf("%d bytes, %v; want %d", len(chunk), err, raw)
 		}

@@ -421,60 +421,34 @@ func (l *loader) flush(ctx context.Context) {
 }
 
 func (l *loader) planFile(ctx context.Context, f *outFile) error {
-	h := newFileHash(f.entry.size)
-	for spans := f.entry.spans; len(spans) > 0; {
-		n := min(len(spans), listGroup)
-		lists, err := l.lists(ctx, spans[:n])
-		if err != nil {
-			return err
-		}
-		for i, s := range spans[:n] {
-			length := spanLength(f.entry.size, s.number)
-			c, err := decodeCells(lists[i], length)
-			if err != nil {
-				return err
-			}
-			if len(c.cells) > 0 {
-				h.add(s.number, spanDigest(c.cells))
-			}
-			if err := l.planSpan(ctx, f, s.number*spanSize, length, &c); err != nil {
-				return err
-			}
-		}
-		spans = spans[n:]
+	e := &f.entry.file
+	if e.form == formWhole {
+		return l.planCells(ctx, f, 0, e.size, &spanList{extents: []extent{{0, e.size}}, cells: []cellDigest{{0, e.whole}}})
 	}
-	if h.sum() != f.entry.digest {
+	h := newFileHash(e.size)
+	err := l.eachList(ctx, e, func(number int64, c *spanList) error {
+		start, length := number*spanSize, spanLength(e.size, number)
+		if e.form == formVariable {
+			return l.planChunks(ctx, f, start, c)
+		}
+		if len(c.cells) > 0 {
+			h.add(number, spanDigest(c.cells))
+		}
+		return l.planCells(ctx, f, start, length, c)
+	})
+	if err == nil && e.form == formFixed && h.sum() != e.digest {
 		return fmt.Errorf("%w: cells do not make up the file", ErrDamaged)
 	}
-	return nil
+	return err
 }
 
-// lists returns the encoded lists of cells of spans.
-func (l *loader) lists(ctx context.Context, spans []span) ([][]byte, error) {
-	lists := make([][]byte, len(spans))
-	var missing []Hash
-	for i, s := range spans {
-		if lists[i] = s.inline; s.inline == nil {
-			missing = append(missing, s.list)
-		}
-	}
-	if len(missing) == 0 {
-		return lists, nil
-	}
-	chunks, err := l.read(ctx, missing)
-	if err != nil {
-		return nil, err
-	}
-	for i, s := range spans {
-		if s.inline == nil {
-			lists[i], chunks = chunks[0], chunks[1:]
-		}
-	}
-	return lists, nil
+// planChunks wants the chunks of a span of a file of variable chunks.
+func (l *loader) planChunks(ctx context.Context, f *outFile, start int64, c *spanList) error {
+	return errors.New("not built yet")
 }
 
-// planSpan wants the cells of a span that have a chunk, and writes the zeros of those that do not but are no hole.
-func (l *loader) planSpan(ctx context.Context, f *outFile, start, length int64, c *cells) error {
+// planCells wants the cells of a span that have a chunk, and writes the zeros of those that do not but are no hole.
+func (l *loader) planCells(ctx context.Context, f *outFile, start, length int64, c *spanList) error {
 	todo := c.cells
 	for _, run := range touched(c.extents) {
 		for number := uint32(run[0]); int64(number) < run[1]; number++ {

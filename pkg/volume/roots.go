@@ -73,6 +73,13 @@ func (f *fileHash) add(number int64, d Hash) {
 	f.data = append(binary.BigEndian.AppendUint64(f.data, uint64(number)), d[:]...)
 }
 
+// wholeDigest is the digest of a file of one cell.
+func wholeDigest(size int64, cell Hash) Hash {
+	h := newFileHash(size)
+	h.add(0, spanDigest([]cellDigest{{0, cell}}))
+	return h.sum()
+}
+
 func (f *fileHash) sum() Hash { return blake3.Sum256(f.data) }
 
 // merkle computes roots from the records of a tree as they come.
@@ -146,14 +153,14 @@ func entryRoots(e *entry, children Roots) Roots {
 		content = append(content, children.Content[:]...)
 	case kindFile:
 		content = append(content, e.digest[:]...)
-	case kindLink, kindHard:
+	case kindLink, kindHard, kindError:
 		content = append(content, e.target...)
 	case kindChar, kindBlock:
 		content = binary.BigEndian.AppendUint32(content, e.major)
 		content = binary.BigEndian.AppendUint32(content, e.minor)
 	}
 	meta := appendBytes([]byte{hashMeta, byte(e.kind)}, e.name)
-	if e.kind != kindHard { // it has the metadata of the entry it is a link to
+	if e.kind != kindHard && e.kind != kindError { // the one has the metadata of the entry it is a link to, the other none
 		meta = e.appendMeta(meta)
 	}
 	if e.kind == kindDir {

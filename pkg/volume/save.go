@@ -3,33 +3,22 @@ package volume
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"maps"
-	"slices"
 	"sync"
 	"time"
-
-	"github.com/zeebo/blake3"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// uploads is how many packs are on their way to the store at once. With the two being filled they are the bulk of
-	// what a save keeps in memory.
-	uploads = 3
-
 	// marker is a file at the top of a directory that is being loaded; it goes when the load is done.
 	marker    = ".lockstep-incomplete"
 	lostFound = "lost+found"
-
-	segmentMin = 32 << 10
-	segmentMax = 256 << 10
 )
 
 // SaveOptions adjust a save. The zero value is fine.
 type SaveOptions struct {
 	// Labels are kept with the snapshot, encrypted.
-	Labels map[string]string
+	Labels      map[string]string
+	Compression Compression
 	// Progress is called from time to time, and once at the end, never from two goroutines at once.
 	Progress func(Progress)
 }
@@ -52,20 +41,17 @@ func (v *Vault) save(ctx context.Context, dir string, o SaveOptions) (*Snapshot,
 	created := time.Now().UTC()
 	p := &progress{}
 	defer p.report(o.Progress)()
-	x, err := v.loadIndex(ctx)
+	x, err := v.checkIndex(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer x.close()
 	up, upCtx := newUploader(ctx, v, p, x.adopted)
-	s := &saver{
-		keys: &v.keys, index: x, progress: p, fresh: map[chunkID]struct{}{},
-		data: packer{up: up}, meta: packer{up: up},
-	}
-	roots, err := s.save(upCtx, dir)
+	roots, table, err := newSaver(v, x, up, p, o.Compression).save(upCtx, dir)
 	if upErr := up.finish(ctx, err); upErr != nil {
 		return nil, upErr
 	}
-	r := &record{Snapshot{randomName(), created, maps.Clone(o.Labels), roots, p.stats()}, s.segments}
+	r := &record{Snapshot{ID: randomName(), Created: created, Labels: maps.Clone(o.Labels), Roots: roots, Stats: p.stats()}, table}
 	if err := v.putRecord(ctx, r); err != nil {
 		return nil, fmt.Errorf("recording snapshot: %w", err)
 	}
@@ -74,54 +60,64 @@ func (v *Vault) save(ctx context.Context, dir string, o SaveOptions) (*Snapshot,
 
 // sink takes what a scan finds.
 type sink interface {
-	// chunk takes a cell or a list of cells (isList), from several goroutines at once. It must not keep raw; scratch is
+	// chunk takes a part of a file, or a list of chunks (isMeta), from several goroutines at once. It must not keep raw; scratch is
 	// the calling goroutine's own.
-	chunk(ctx context.Context, d Hash, raw []byte, isList bool, scratch *[]byte) error
+	chunk(ctx context.Context, d Hash, raw []byte, isMeta bool, scratch *[]byte) error
 	// entry takes the records of the tree, in their order.
 	entry(ctx context.Context, e *entry) error
 }
 
 // saver is the sink that stores what a scan finds.
 type saver struct {
-	keys       *keys
+	vault      *Vault
 	index      *index
 	progress   *progress
 	data, meta packer // cells; lists and trees
 
-	mu    sync.Mutex
-	fresh map[chunkID]struct{} // chunks that this save stores
-
-	segment  []byte // the segment of the tree being filled
-	segments []Hash
+	tree     treeWriter
+	compress Compression
 	scratch  []byte
+
+	mu    sync.Mutex
+	fresh idSet // chunks that this save stores
 }
 
-func (s *saver) save(ctx context.Context, dir string) (Roots, error) {
+// newSaver returns a saver that must be closed.
+func newSaver(v *Vault, x *index, up *uploader, p *progress, c Compression) *saver {
+	s := &saver{vault: v, index: x, progress: p, compress: c, data: packer{up: up}, meta: packer{up: up}}
+	s.tree.store = func(ctx context.Context, d Hash, raw []byte) error { return s.chunk(ctx, d, raw, true, &s.scratch) }
+	return s
+}
+
+// save stores the tree below dir and returns its roots and the chunks of its table.
+func (s *saver) save(ctx context.Context, dir string) (Roots, []Hash, error) {
+	defer s.fresh.close()
 	roots, err := scanTree(ctx, dir, s, s.progress)
 	if err != nil {
-		return Roots{}, err
+		return Roots{}, nil, err
 	}
-	if err := s.closeSegment(ctx); err != nil {
-		return Roots{}, err
+	table, err := s.tree.finish(ctx)
+	if err != nil {
+		return Roots{}, nil, err
 	}
 	if err := s.data.flush(ctx); err != nil {
-		return Roots{}, err
+		return Roots{}, nil, err
 	}
-	return roots, s.meta.flush(ctx)
+	return roots, table, s.meta.flush(ctx)
 }
 
 // chunk stores a chunk that the Vault does not have.
-func (s *saver) chunk(ctx context.Context, d Hash, raw []byte, isList bool, scratch *[]byte) error {
-	id := s.keys.chunkID(d)
-	if _, known := s.index.find(id); known || !s.claim(id) {
+func (s *saver) chunk(ctx context.Context, d Hash, raw []byte, isMeta bool, scratch *[]byte) error {
+	id := s.vault.keys.chunkID(d)
+	if s.index.usable(id) || !s.claim(id) {
 		return nil
 	}
-	*scratch = encodeChunk((*scratch)[:0], raw)
-	s.progress.fresh.Add(int64(len(raw)))
-	to := &s.data
-	if isList {
-		to = &s.meta
+	to, compress := &s.data, s.compress
+	if isMeta {
+		to, compress = &s.meta, CompressZstd
 	}
+	*scratch = s.vault.codec.encode((*scratch)[:0], raw, compress)
+	s.progress.fresh.Add(int64(len(raw)))
 	return to.add(ctx, id, *scratch, len(raw))
 }
 
@@ -129,162 +125,11 @@ func (s *saver) chunk(ctx context.Context, d Hash, raw []byte, isList bool, scra
 func (s *saver) claim(id chunkID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, taken := s.fresh[id]; taken {
-		return false
-	}
-	s.fresh[id] = struct{}{}
-	return true
+	return s.fresh.add(id)
 }
 
-// entry appends a record to the tree. Where a segment ends depends on names, so that a file added or removed changes one
-// segment and not all behind it.
-func (s *saver) entry(ctx context.Context, e *entry) error {
-	s.segment = appendEntry(s.segment, e)
-	n := len(s.segment)
-	if n >= segmentMax || n >= segmentMin && crc32.ChecksumIEEE([]byte(e.name))%16 == 0 {
-		return s.closeSegment(ctx)
-	}
-	return nil
-}
-
-func (s *saver) closeSegment(ctx context.Context) error {
-	if len(s.segment) == 0 {
-		return nil
-	}
-	if len(s.segment) > maxChunk {
-		return fmt.Errorf("a record of the tree takes %d bytes, more than %d", len(s.segment), maxChunk)
-	}
-	d := Hash(blake3.Sum256(s.segment))
-	if err := s.chunk(ctx, d, s.segment, true, &s.scratch); err != nil {
-		return err
-	}
-	s.segments = append(s.segments, d)
-	s.segment = s.segment[:0]
-	return nil
-}
-
-// packer fills packs, one after the other.
-type packer struct {
-	up  *uploader
-	mu  sync.Mutex
-	cur *pack
-}
-
-func (p *packer) add(ctx context.Context, id chunkID, encoded []byte, raw int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cur == nil {
-		var err error
-		if p.cur, err = p.up.take(ctx); err != nil {
-			return err
-		}
-	}
-	p.cur.add(id, encoded, raw)
-	if len(p.cur.data) >= packTarget {
-		p.up.send(p.cur)
-		p.cur = nil
-	}
-	return nil
-}
-
-func (p *packer) flush(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cur != nil {
-		p.up.send(p.cur)
-		p.cur = nil
-	}
-	return ctx.Err()
-}
-
-// uploader stores packs and the index of those that are stored. Its few buffers are what holds back the readers when the
-// store is slow.
-type uploader struct {
-	vault    *Vault
-	progress *progress
-	g        *errgroup.Group
-	ctx      context.Context
-	free     chan *pack
-
-	mu     sync.Mutex
-	stored []described // durable, and not yet in an index object
-}
-
-// newUploader returns an uploader, and a context that ends when an upload fails. Adopted packs go into the next index object.
-func newUploader(ctx context.Context, v *Vault, p *progress, adopted []described) (*uploader, context.Context) {
-	g, ctx := errgroup.WithContext(ctx)
-	u := &uploader{vault: v, progress: p, g: g, ctx: ctx, free: make(chan *pack, uploads+2), stored: adopted}
-	for range cap(u.free) {
-		u.free <- &pack{}
-	}
-	return u, ctx
-}
-
-func (u *uploader) take(ctx context.Context) (*pack, error) {
-	select {
-	case p := <-u.free:
-		p.reset()
-		return p, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// send stores a pack in the background.
-func (u *uploader) send(p *pack) {
-	u.g.Go(func() error {
-		p.seal(&u.vault.keys)
-		if err := u.put(u.ctx, p.id.object(), p.data); err != nil {
-			return fmt.Errorf("storing pack: %w", err)
-		}
-		d := described{p.id, [headerSize]byte(p.data), uint32(len(p.data)), slices.Clone(p.chunks)}
-		u.free <- p
-		return u.describe(u.ctx, d)
-	})
-}
-
-func (u *uploader) put(ctx context.Context, name string, data []byte) error {
-	if err := u.vault.store.Put(ctx, name, data); err != nil {
-		return err
-	}
-	u.progress.stored.Add(int64(len(data)))
-	return nil
-}
-
-// describe notes a durable pack, and writes an index object whenever there is enough for one.
-func (u *uploader) describe(ctx context.Context, d described) error {
-	u.mu.Lock()
-	u.stored = append(u.stored, d)
-	var full []described
-	if len(u.stored) >= indexPacks {
-		full, u.stored = u.stored, nil
-	}
-	u.mu.Unlock()
-	return u.putIndex(ctx, full)
-}
-
-func (u *uploader) putIndex(ctx context.Context, packs []described) error {
-	if len(packs) == 0 {
-		return nil
-	}
-	name := indexPrefix + randomName()
-	if err := u.put(ctx, name, u.vault.keys.sealObject(typeIndex, name, encodeIndex(packs))); err != nil {
-		return fmt.Errorf("storing index: %w", err)
-	}
-	return nil
-}
-
-// finish waits for all packs and, unless the save failed, writes what is left of the index. It returns the error that
-// came first: an upload that fails also ends the scan.
-func (u *uploader) finish(ctx context.Context, saveErr error) error {
-	if err := u.g.Wait(); err != nil {
-		return err
-	}
-	if saveErr != nil {
-		return saveErr
-	}
-	return u.putIndex(ctx, u.stored)
-}
+// entry appends a record to the tree.
+func (s *saver) entry(ctx context.Context, e *entry) error { return s.tree.add(ctx, e) }
 
 // Digest computes the roots of a tree on disk, to compare with those of a Snapshot. It reads every file, and returns a
 // *FileErrors if some cannot be read.

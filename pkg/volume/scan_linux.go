@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -77,7 +76,7 @@ func (d *directory) release() {
 
 // task is one span of a file to read; all of it if the file is not open yet, because it has but one.
 type task struct {
-	file *file
+	file *inFile
 	span int64
 }
 
@@ -260,7 +259,7 @@ func (s *scanner) subdirectory(ctx context.Context, parent *directory, n *node, 
 func (s *scanner) file(ctx context.Context, n *node, st *unix.Stat_t) error {
 	n.entry.kind, n.entry.size = kindFile, st.Size
 	n.done = make(chan struct{})
-	f := &file{node: n, stat: *st, fd: -1}
+	f := &inFile{node: n, stat: *st, fd: -1}
 	f.pending.Store(1)
 	n.dir.refs.Add(1)
 	if err := s.emit(ctx, n); err != nil {
@@ -306,8 +305,8 @@ func (s *scanner) assign(ctx context.Context, t task) error {
 	}
 }
 
-// file is a regular file being read by one or several workers.
-type file struct {
+// inFile is a regular file being read by one or several workers.
+type inFile struct {
 	node    *node
 	stat    unix.Stat_t // as the walk saw it
 	fd      int         // -1: not open
@@ -323,10 +322,11 @@ type file struct {
 type readSpan struct {
 	span
 	digest Hash
-	empty  bool // all its cells are zero
+	empty  bool  // all its cells are zero
+	whole  *Hash // the file is this one chunk
 }
 
-func (f *file) fail(err error) {
+func (f *inFile) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err == nil {
@@ -334,14 +334,14 @@ func (f *file) fail(err error) {
 	}
 }
 
-func (f *file) failed() bool {
+func (f *inFile) failed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err != nil
 }
 
 // open opens the file, and makes sure that it is the one that the walk saw.
-func (f *file) open(s *scanner) error {
+func (f *inFile) open(s *scanner) error {
 	f.tried = true
 	fd, err := openNoAtime(f.node.dir.fd, f.node.entry.name, unix.O_NONBLOCK)
 	f.node.dir.release()
@@ -361,7 +361,7 @@ func (f *file) open(s *scanner) error {
 }
 
 // check returns ErrChanged unless the file is still as the walk saw it.
-func (f *file) check() error {
+func (f *inFile) check() error {
 	var now unix.Stat_t
 	if err := fstat(f.fd, &now); err != nil {
 		return err
@@ -373,7 +373,7 @@ func (f *file) check() error {
 }
 
 // release drops one claim on the file; the last one completes its entry.
-func (f *file) release(s *scanner) {
+func (f *inFile) release(s *scanner) {
 	if f.pending.Add(-1) > 0 {
 		return
 	}
@@ -387,20 +387,32 @@ func (f *file) release(s *scanner) {
 		f.node.dir.release()
 	}
 	slices.SortFunc(f.spans, func(a, b readSpan) int { return cmp.Compare(a.number, b.number) })
-	h := newFileHash(f.stat.Size)
-	for _, sp := range f.spans {
-		f.node.entry.spans = append(f.node.entry.spans, sp.span)
-		if !sp.empty {
-			h.add(sp.number, sp.digest)
-		}
-	}
-	f.node.entry.digest = h.sum()
+	f.complete(&f.node.entry.file)
 	f.node.err = f.err
 	close(f.node.done)
 }
 
+// complete sets what was found in the file.
+func (f *inFile) complete(e *file) {
+	e.stamp = stamp{int64(f.stat.Ctim.Sec), uint32(f.stat.Ctim.Nsec), f.stat.Ino}
+	if len(f.spans) == 1 && f.spans[0].whole != nil {
+		e.form, e.whole = formWhole, *f.spans[0].whole
+		e.digest = wholeDigest(e.size, e.whole)
+		return
+	}
+	e.form = formFixed
+	h := newFileHash(f.stat.Size)
+	for _, sp := range f.spans {
+		e.spans = append(e.spans, sp.span)
+		if !sp.empty {
+			h.add(sp.number, sp.digest)
+		}
+	}
+	e.digest = h.sum()
+}
+
 // nextData returns where data begin at or after off; past the end if there are none.
-func (f *file) nextData(off int64) (int64, error) {
+func (f *inFile) nextData(off int64) (int64, error) {
 	if f.dense {
 		return off, nil
 	}
@@ -415,7 +427,7 @@ func (f *file) nextData(off int64) (int64, error) {
 }
 
 // nextHole returns where the data at off end.
-func (f *file) nextHole(off int64) (int64, error) {
+func (f *inFile) nextHole(off int64) (int64, error) {
 	if f.dense {
 		return f.stat.Size, nil
 	}
@@ -455,7 +467,7 @@ func (r *reader) do(ctx context.Context, t task) {
 }
 
 // readSpan reads one span, hands its cells and their list to the sink, and notes it in the file.
-func (r *reader) readSpan(ctx context.Context, f *file, number int64) error {
+func (r *reader) readSpan(ctx context.Context, f *inFile, number int64) error {
 	start := number * spanSize
 	length := spanLength(f.stat.Size, number)
 	c, err := f.extents(start, length)
@@ -467,13 +479,11 @@ func (r *reader) readSpan(ctx context.Context, f *file, number int64) error {
 			return err
 		}
 	}
-	list := c.encode()
-	done := readSpan{span: span{number: number, length: len(list)}, digest: spanDigest(c.cells), empty: len(c.cells) == 0}
-	if len(list) <= inlineList {
-		done.inline = list
+	done := readSpan{span: span{number: number}, digest: spanDigest(c.cells), empty: len(c.cells) == 0}
+	if f.stat.Size <= cellSize && len(c.cells) == 1 && c.extents[0] == (extent{0, f.stat.Size}) {
+		done.whole = &c.cells[0].digest
 	} else {
-		done.list = blake3.Sum256(list)
-		r.hand(ctx, done.list, list, true)
+		r.list(ctx, &done.span, c.encode(formFixed))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -481,8 +491,19 @@ func (r *reader) readSpan(ctx context.Context, f *file, number int64) error {
 	return nil
 }
 
+// list puts the list of a span where it belongs.
+func (r *reader) list(ctx context.Context, s *span, list []byte) {
+	s.length = len(list)
+	if len(list) <= inlineList {
+		s.inline = list
+		return
+	}
+	s.list = blake3.Sum256(list)
+	r.hand(ctx, s.list, list, true)
+}
+
 // extents finds the data of a span.
-func (f *file) extents(start, length int64) (c cells, err error) {
+func (f *inFile) extents(start, length int64) (c spanList, err error) {
 	for off := start; off < start+length; {
 		data, err := f.nextData(off)
 		if err != nil {
@@ -519,7 +540,7 @@ func touched(extents []extent) (runs [][2]int64) {
 }
 
 // readCells reads a run of cells; those that are all zero need no chunk.
-func (r *reader) readCells(ctx context.Context, f *file, start, length int64, run [2]int64, c *cells) error {
+func (r *reader) readCells(ctx context.Context, f *inFile, start, length int64, run [2]int64, c *spanList) error {
 	for first := run[0]; first < run[1]; first += window / cellSize {
 		off := first * cellSize
 		data := r.window[:min(window, (run[1]-first)*cellSize, length-off)]
@@ -552,18 +573,6 @@ func (r *reader) hand(ctx context.Context, d Hash, raw []byte, isList bool) {
 	if err := r.sink.chunk(ctx, d, raw, isList, &r.scratch); err != nil {
 		r.abort(err)
 	}
-}
-
-func allZero(b []byte) bool {
-	var zero [4096]byte
-	for len(b) > 0 {
-		n := min(len(b), len(zero))
-		if !bytes.Equal(b[:n], zero[:n]) {
-			return false
-		}
-		b = b[n:]
-	}
-	return true
 }
 
 // scanTree gives all of the tree below dir to sink.

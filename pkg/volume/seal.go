@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"github.com/zeebo/blake3"
 )
@@ -24,10 +25,11 @@ const (
 type objectType byte
 
 const (
-	typePack     objectType = 1
-	typeIndex    objectType = 2
-	typeSnapshot objectType = 3
-	typeDocument objectType = 4
+	typePack      objectType = 1
+	typeIndex     objectType = 2
+	typeSnapshot  objectType = 3
+	typeDocument  objectType = 4
+	typeCondemned objectType = 5
 )
 
 // keys are what derives from a Vault's master key.
@@ -78,8 +80,8 @@ func newHeader(t objectType) []byte {
 	return h
 }
 
-// sealer encrypts and authenticates the pieces of one object. Its key is the object's alone, so a piece's offset serves
-// as nonce; header and name are authenticated with each piece, so that none can be moved to another object.
+// sealer encrypts and authenticates the pieces of one object. Its key is the object's alone, so a piece's role and
+// offset serve as nonce; header and name are authenticated with each piece, so that none can be moved to another object.
 type sealer struct {
 	aead cipher.AEAD
 	aad  []byte
@@ -97,18 +99,27 @@ func (k *keys) sealer(header []byte, name string) sealer {
 	return sealer{aead, append(bytes.Clone(header[:headerSize]), name...)}
 }
 
-func nonce(off int64) []byte {
-	return binary.BigEndian.AppendUint64(make([]byte, 4, 12), uint64(off))
+// role says what a piece is, so that none can pass for another, wherever an object is cut.
+type role uint32
+
+const (
+	roleContent role = 0 // a chunk, or what an object of one piece holds
+	roleFooter  role = 1
+	roleTrailer role = 2
+)
+
+func (r role) nonce(off int64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(make([]byte, 0, 12), uint32(r)), uint64(off))
 }
 
 // seal appends to dst the piece that will stand at offset off. The plaintext may be dst[len(dst):] itself.
-func (s sealer) seal(dst []byte, off int64, plaintext []byte) []byte {
-	return s.aead.Seal(dst, nonce(off), plaintext, s.aad)
+func (s sealer) seal(dst []byte, r role, off int64, plaintext []byte) []byte {
+	return s.aead.Seal(dst, r.nonce(off), plaintext, s.aad)
 }
 
 // open decrypts, in place, the piece that stands at offset off.
-func (s sealer) open(off int64, piece []byte) ([]byte, error) {
-	plaintext, err := s.aead.Open(piece[:0], nonce(off), piece, s.aad)
+func (s sealer) open(r role, off int64, piece []byte) ([]byte, error) {
+	plaintext, err := s.aead.Open(piece[:0], r.nonce(off), piece, s.aad)
 	if err != nil {
 		return nil, fmt.Errorf("%w: authentication failed", ErrDamaged)
 	}
@@ -129,10 +140,31 @@ func (k *keys) openHeader(t objectType, name string, data []byte) (sealer, error
 	return k.sealer(data, name), nil
 }
 
+// minPadded is the least plaintext of an object of one piece.
+const minPadded = 64
+
+// padded is the length that a plaintext of the given length is filled up to, so that the size of an object tells little
+// of what is in it: Padmé, which wastes at most an eighth.
+func padded(length int) int {
+	if length <= minPadded {
+		return minPadded
+	}
+	e := bits.Len(uint(length)) - 1
+	s := bits.Len(uint(e))
+	mask := 1<<(e-s) - 1
+	return (length + mask) &^ mask
+}
+
 // sealObject returns a whole object of one piece.
-func (k *keys) sealObject(t objectType, name string, plaintext []byte) []byte {
+func (k *keys) sealObject(t objectType, name string, content []byte) []byte {
 	header := newHeader(t)
-	return k.sealer(header, name).seal(header, headerSize, plaintext)
+	size := padded(4 + len(content))
+	object := make([]byte, headerSize, headerSize+size+tagSize)
+	copy(object, header)
+	plaintext := object[headerSize : headerSize+size]
+	binary.BigEndian.PutUint32(plaintext, uint32(len(content)))
+	copy(plaintext[4:], content)
+	return k.sealer(header, name).seal(object, roleContent, headerSize, plaintext)
 }
 
 // openObject decrypts, in place, an object of one piece.
@@ -141,9 +173,38 @@ func (k *keys) openObject(t objectType, name string, data []byte) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := s.open(headerSize, data[headerSize:])
+	plaintext, err := s.open(roleContent, headerSize, data[headerSize:])
 	if err != nil {
 		return nil, fmt.Errorf("object %q: %w", name, err)
 	}
-	return plaintext, nil
+	content, err := unpad(plaintext)
+	if err != nil {
+		return nil, fmt.Errorf("object %q: %w", name, err)
+	}
+	return content, nil
+}
+
+// unpad returns the content of an object of one piece.
+func unpad(plaintext []byte) ([]byte, error) {
+	if len(plaintext) < minPadded {
+		return nil, fmt.Errorf("%w: bad padding", ErrDamaged)
+	}
+	length := binary.BigEndian.Uint32(plaintext)
+	if uint64(length) > uint64(len(plaintext)-4) || padded(4+int(length)) != len(plaintext) || !allZero(plaintext[4+length:]) {
+		return nil, fmt.Errorf("%w: bad padding", ErrDamaged)
+	}
+	return plaintext[4 : 4+length], nil
+}
+
+// allZero tells whether b has only zeros.
+func allZero(b []byte) bool {
+	var zero [4096]byte
+	for len(b) > 0 {
+		n := min(len(b), len(zero))
+		if !bytes.Equal(b[:n], zero[:n]) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }

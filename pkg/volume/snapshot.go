@@ -20,6 +20,8 @@ type Snapshot struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Roots   Roots             `json:"roots"`
 	Stats   Stats             `json:"stats"`
+	// Image says that the snapshot is of one file or block device and not of a directory.
+	Image bool `json:"image,omitempty"`
 }
 
 // Stats count what a save or a load did.
@@ -38,7 +40,7 @@ type Stats struct {
 // record is what a snapshot object holds.
 type record struct {
 	Snapshot
-	Tree []Hash `json:"tree"` // the segments of the tree
+	Tree []Hash `json:"tree"` // the chunks of the table of the tree's segments
 }
 
 // Snapshot returns a snapshot, or ErrSnapshotNotFound if it is proven absent.

@@ -29,6 +29,7 @@ import (
 type Vault struct {
 	store  store.Store
 	keys   keys
+	codec  *codec
 	config []byte // the config object, as read
 	id     string
 }
@@ -38,14 +39,12 @@ type config struct {
 	Format  string    `json:"format"`
 	Version int       `json:"version"`
 	ID      string    `json:"id"`
-	Chunker string    `json:"chunker"`
 	Created time.Time `json:"created"`
 }
 
 const (
 	configName   = "config"
 	configFormat = "lockstep-vault"
-	chunker      = "fixed-65536"
 	keyMagic     = "lockstep vault key 1\n"
 	keyPrefix    = "keys/"
 
@@ -70,7 +69,7 @@ func Create(ctx context.Context, s store.Store, recipients ...age.Recipient) (*V
 	id, master := make([]byte, 16), make([]byte, masterSize)
 	rand.Read(id)
 	rand.Read(master)
-	v := &Vault{store: s, keys: newKeys(master), id: hex.EncodeToString(id)}
+	v := &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: hex.EncodeToString(id)}
 	key, err := wrapKey(v.id, master, recipients)
 	if err != nil {
 		return nil, fmt.Errorf("creating vault: %w", err)
@@ -110,7 +109,7 @@ func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vaul
 	if err != nil {
 		return nil, fmt.Errorf("opening vault: %w", err)
 	}
-	v := &Vault{store: s, keys: newKeys(master), config: data, id: c.ID}
+	v := &Vault{store: s, keys: newKeys(master), codec: newCodec(), config: data, id: c.ID}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	if !hmac.Equal(data, v.signConfig(line)) {
 		return nil, fmt.Errorf("opening vault: object %q: %w: authentication failed", configName, ErrDamaged)
@@ -122,7 +121,7 @@ func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vaul
 func (v *Vault) ID() string { return v.id }
 
 func (v *Vault) newConfig() ([]byte, error) {
-	line, err := json.Marshal(config{configFormat, version, v.id, chunker, time.Now().UTC().Truncate(time.Second)})
+	line, err := json.Marshal(config{configFormat, version, v.id, time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +141,8 @@ func decodeConfig(data []byte) (config, error) {
 	if err := json.Unmarshal(line, &c); err != nil || c.Format != configFormat {
 		return c, fmt.Errorf("object %q: %w: not the config of a vault", configName, ErrDamaged)
 	}
-	if c.Version != version || c.Chunker != chunker {
-		return c, fmt.Errorf("object %q: vault of version %d with chunker %q: this program knows version %d with %q",
-			configName, c.Version, c.Chunker, version, chunker)
+	if c.Version != version {
+		return c, fmt.Errorf("object %q: vault of version %d: this program knows version %d", configName, c.Version, version)
 	}
 	if !validID(c.ID) {
 		return c, fmt.Errorf("object %q: %w: bad vault id %q", configName, ErrDamaged, c.ID)
