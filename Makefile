@@ -56,7 +56,7 @@ test-tools: # The system's own tools, which tests compare trees with.
 .PHONY: test-packages
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
-	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/docs/... ./test/lab/... ./test/shop/...
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/shop/...
 
 .PHONY: test-cluster
 test-cluster: ## Run the tests of the test cluster itself, csi-sanity among them.
@@ -106,3 +106,10 @@ verify: generate fmt lint ## Regenerate, format, vet, lint; fails if that change
 .PHONY: bench
 bench: ## Run the benchmarks of the packages.
 	go test -run '^$$' -bench . -benchmem ./pkg/...
+
+.PHONY: bench-engine
+bench-engine: build ## Measure the engine beside restic and kopia (35 minutes; less with BENCH="-only pg -stores local -rounds 2").
+	@missing=; for t in psql:postgresql restic:restic zstd:zstd mkfs.ext4:e2fsprogs; do \
+		command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; done; \
+		[ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; }
+	go run ./test/bench -lockstep $(BIN)/lockstep $(BENCH)

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// result is one measurement of one operation.
+type result struct {
+	Dataset   string `json:"dataset"`
+	Store     string `json:"store"`
+	Tool      string `json:"tool"`
+	Operation string `json:"operation"`
+	Round     int    `json:"round"`
+	cost
+	// Stored is what the repository grew by.
+	Stored   int64 `json:"storedBytes"`
+	Requests int64 `json:"requests,omitempty"`
+	// Over says that the operation was ended at the limit: it takes longer than this.
+	Over bool `json:"overLimit,omitempty"`
+	// Note is what was not right, but is not a failure: times that did not come back.
+	Note string `json:"note,omitempty"`
+	// Fault is how it failed, or how the loaded tree differs.
+	Fault string `json:"fault,omitempty"`
+}
+
+// madeData is a dataset on the disk.
+type madeData struct {
+	dataset
+	dir                     string
+	files, bytes, allocated int64
+}
+
+type bench struct {
+	options
+	self    string
+	tools   []tool
+	missing []string
+	made    []madeData
+	results []result
+	// given are operations that went over the limit or failed: they are not tried again.
+	given map[string]bool
+}
+
+func newBench(ctx context.Context, o options) (*bench, error) {
+	b := &bench{options: o, given: map[string]bool{}}
+	var err error
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if b.lockstep, err = filepath.Abs(o.lockstep); err != nil {
+		return nil, err
+	}
+	found, missing := findTools(ctx, b.lockstep, b.self)
+	b.missing = missing
+	b.tools = slices.DeleteFunc(found, func(t tool) bool { return !o.with.has(t.name) })
+	if o.work == "" {
+		b.work = o.data
+	}
+	if err := os.MkdirAll(b.data, 0o755); err != nil {
+		return nil, err
+	}
+	if b.work, err = os.MkdirTemp(b.work, "work-"); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) clean() {
+	if err := os.RemoveAll(b.work); err != nil {
+		progress("removing %s: %v", b.work, err)
+	}
+}
+
+// run makes the data that is wanted and measures, round by round.
+func (b *bench) run(ctx context.Context) error {
+	var wanted list
+	for _, d := range datasets() {
+		if b.only.has(d.name) {
+			wanted = append(wanted, append(need(d.name), d.name)...)
+		}
+	}
+	for _, d := range datasets() {
+		if !slices.Contains(wanted, d.name) {
+			continue
+		}
+		dir, err := d.prepare(ctx, b.data)
+		if err != nil {
+			return err
+		}
+		if !b.only.has(d.name) {
+			continue
+		}
+		m := madeData{dataset: d, dir: dir}
+		if m.files, m.bytes, m.allocated, err = size(dir); err != nil {
+			return err
+		}
+		b.made = append(b.made, m)
+	}
+	for round := range b.rounds {
+		for _, d := range b.made {
+			for _, kind := range stores {
+				if !b.measured(d.name, kind, round) {
+					continue
+				}
+				if err := b.turn(ctx, d, kind, round); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// measured is the matrix: pg and small decide, so they are measured in every round; of the others one round in two shows
+// that nothing is out of line.
+func (b *bench) measured(dataset, kind string, round int) bool {
+	switch {
+	case !b.stores.has(kind):
+		return false
+	case b.all, len(b.only) > 0 || len(b.stores) > 0:
+		return true
+	case dataset == "pg":
+		return true
+	case dataset == "small":
+		return kind != storeS3
+	}
+	return kind != storeS3 && round == 0
+}
+
+// turn measures every tool once; another one begins in each round.
+func (b *bench) turn(ctx context.Context, d madeData, kind string, round int) error {
+	for i := range b.tools {
+		t := b.tools[(i+round)%len(b.tools)]
+		if t.beside && kind != storeLocal {
+			continue
+		}
+		progress("round %d: %s, %s, %s", round+1, d.name, kind, t.name)
+		if err := b.repeat(ctx, t, d, kind, round); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repeat runs all operations of one tool with a repository of its own. Only what the benchmark itself fails at is an
+// error: a tool's failure is a result.
+func (b *bench) repeat(ctx context.Context, t tool, d madeData, kind string, round int) error {
+	dir, err := os.MkdirTemp(b.work, "run-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s, err := openStore(ctx, kind, dir)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := warm(ctx, d.dir); err != nil {
+		return err
+	}
+	r := &repetition{dir: dir, source: d.dir, target: filepath.Join(dir, "target"), store: s, sparse: d.allocated < d.bytes*9/10}
+	for _, op := range operations {
+		one := func() error {
+			goOn, err := b.operate(ctx, t, d, r, op, round)
+			if !goOn && err == nil {
+				err = errStop
+			}
+			return err
+		}
+		if op == opEdit {
+			err = d.edited(d.dir, uint64(round), one)
+		} else {
+			err = one()
+		}
+		if errors.Is(err, errStop) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errStop = errors.New("nothing can follow")
+
+// operate measures one operation and reports whether others can follow it.
+func (b *bench) operate(ctx context.Context, t tool, d madeData, r *repetition, op string, round int) (bool, error) {
+	c := t.command(r, op)
+	key := strings.Join([]string{t.name, d.name, r.store.kind, op}, "/")
+	if len(c.args) == 0 || b.given[key] {
+		return op == opLoad || t.beside, nil
+	}
+	if t.before != nil {
+		if err := t.before(ctx, r, op); err != nil {
+			return false, err
+		}
+	}
+	if op == opLoad && !t.beside {
+		if err := os.Mkdir(r.target, 0o755); err != nil {
+			return false, err
+		}
+	}
+	before, err := r.store.usage(ctx)
+	if err != nil {
+		return false, err
+	}
+	took, stdout, err := measure(ctx, c, b.limit)
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	after, usageErr := r.store.usage(ctx)
+	if usageErr != nil {
+		return false, usageErr
+	}
+	if err == nil && isSave(op) && t.saved != nil {
+		err = t.saved(r, stdout)
+	}
+	note := ""
+	if err == nil && op == opLoad && round == 0 {
+		note, err = b.compareTrees(ctx, t, r)
+	}
+	res := result{Dataset: d.name, Store: r.store.kind, Tool: t.name, Operation: op, Round: round + 1, cost: took,
+		Stored: after.Bytes - before.Bytes, Requests: after.Requests - before.Requests, Note: note}
+	switch {
+	case errors.Is(err, errOverLimit):
+		res.Over, b.given[key] = true, true
+	case err != nil:
+		res.Fault, b.given[key] = err.Error(), true
+		progress("%s: %v", key, err)
+	}
+	b.results = append(b.results, res)
+	if op == opLoad {
+		err = os.RemoveAll(r.target)
+		return true, err
+	}
+	return res.Fault == "" && !res.Over, nil
+}
+
+// warm reads the source, so that it comes from memory for every tool.
+func warm(ctx context.Context, dir string) error {
+	return walkFiles(dir, func(path string, _ int64) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(io.Discard, f)
+		return err
+	})
+}
+
+// compareTrees holds the loaded tree against the source, in a process of its own: what it needs would count as memory of
+// every process started later.
+func (b *bench) compareTrees(ctx context.Context, t tool, r *repetition) (note string, err error) {
+	loaded := r.target
+	if t.loaded != nil {
+		loaded = t.loaded(r)
+	}
+	out, err := exec.CommandContext(ctx, b.self, "-mode", modeSame, r.source, loaded).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("comparing what was loaded: %w: %s", err, lastLines(string(out), 2))
+	}
+	return lastLines(string(out), 1), nil
+}
+
+// machine is what the figures hold for.
+func (b *bench) machine() string {
+	cpu := "unknown processor"
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, ok := strings.CutPrefix(line, "model name"); ok {
+				cpu = strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+				break
+			}
+		}
+	}
+	memory := ""
+	if info, err := os.ReadFile("/proc/meminfo"); err == nil {
+		var total int64
+		if _, err := fmt.Sscanf(string(info), "MemTotal: %d kB", &total); err == nil {
+			memory = fmt.Sprintf(", %.0f GB of memory", float64(total)/1e6)
+		}
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		kernel = []byte("unknown")
+	}
+	return fmt.Sprintf("%d cores of %s%s, Linux %s, %s, %s", runtime.NumCPU(), cpu, memory, strings.TrimSpace(string(kernel)),
+		runtime.Version(), time.Now().Format(time.DateOnly))
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+)
+
+// small makes a small dataset on the disk.
+func small(t *testing.T, pick func(string, *rand.Rand) ([]change, error)) (dataset, string) {
+	t.Helper()
+	d := dataset{name: "test", make: smallFiles(300, 20_000), pick: pick}
+	dir, err := d.prepare(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, dir
+}
+
+func read(t *testing.T, dir string) tree {
+	t.Helper()
+	got, err := readTree(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestDataIsTheSameEachTime(t *testing.T) {
+	_, one := small(t, nil)
+	_, two := small(t, nil)
+	what := func(e entry) string { return e.what }
+	if err := read(t, one).differs(read(t, two), what); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEditIsTakenBack(t *testing.T) {
+	for name, pick := range map[string]func(string, *rand.Rand) ([]change, error){"pages": pickPages(""), "files": pickFiles} {
+		t.Run(name, func(t *testing.T) {
+			d, dir := small(t, pick)
+			before := read(t, dir)
+			var during, again tree
+			for _, into := range []*tree{&during, &again} {
+				if err := d.edited(dir, 7, func() error { *into = read(t, dir); return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			what := func(e entry) string { return e.what }
+			if during.differs(before, what) == nil {
+				t.Error("the edit has changed nothing")
+			}
+			if err := during.differs(again, what); err != nil {
+				t.Errorf("the same seed makes another edit: %v", err)
+			}
+			if after := read(t, dir); !maps.Equal(before, after) {
+				t.Errorf("the edit was not taken back: %v", cmp.Diff(before, after, cmp.AllowUnexported(entry{})))
+			}
+		})
+	}
+}
+
+func TestSameTellsContentFromTimes(t *testing.T) {
+	_, dir := small(t, nil)
+	other := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(other, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := same(t.Context(), dir, other); err != nil {
+		t.Errorf("a copy with other times is refused: %v", err)
+	}
+	first := filepath.Join("d00", "s00", "f000000.txt")
+	if err := os.WriteFile(filepath.Join(other, first), []byte("altered"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := same(t.Context(), dir, other); err == nil || !strings.Contains(err.Error(), first) {
+		t.Errorf("an altered file is not named: %v", err)
+	}
+}
+
+func TestServerCountsAndDelays(t *testing.T) {
+	backend := s3mem.New()
+	if err := backend.CreateBucket(bucket); err != nil {
+		t.Fatal(err)
+	}
+	const delay = 30 * time.Millisecond
+	server := httptest.NewServer(handler(backend, gofakes3.New(backend).Server(), delay))
+	defer server.Close()
+	start := time.Now()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/"+bucket+"/a/b", strings.NewReader("12345"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body) // only the status matters
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	if took := time.Since(start); took < delay {
+		t.Errorf("the request took %v, less than the delay", took)
+	}
+	s := &store{kind: storeFar, host: strings.TrimPrefix(server.URL, "http://")}
+	got, err := s.usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (usage{Bytes: 5, Objects: 1, Requests: 1}); got != want {
+		t.Errorf("usage is %+v, want %+v", got, want)
+	}
+}
+
+func TestMeasureSeesTheWholeProcess(t *testing.T) {
+	took, out, err := measure(t.Context(), command{args: []string{"sh", "-c", "head -c 30000000 /dev/zero | wc -c"}}, time.Minute)
+	if err != nil || strings.TrimSpace(string(out)) != "30000000" {
+		t.Fatalf("printed %q, %v", out, err)
+	}
+	if took.Wall <= 0 || took.RSS <= 0 {
+		t.Errorf("measured %+v", took)
+	}
+	if _, _, err := measure(t.Context(), command{args: []string{"sh", "-c", "sleep 60"}}, 50*time.Millisecond); err != errOverLimit {
+		t.Errorf("over the limit: %v", err)
+	}
+	if _, _, err := measure(t.Context(), command{args: []string{"sh", "-c", "echo why >&2; exit 3"}}, time.Minute); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("a failure does not say why: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := measure(ctx, command{args: []string{"sh", "-c", "sleep 60"}}, time.Minute); err == nil {
+		t.Error("runs on after an interrupt")
+	}
+}
+
+func TestJudge(t *testing.T) {
+	runs := func(tool string, walls ...float64) (out []result) {
+		for i, w := range walls {
+			out = append(out, result{Dataset: "pg", Store: storeLocal, Tool: tool, Operation: opSave, Round: i + 1, cost: cost{Wall: w}})
+		}
+		return out
+	}
+	over := runs("restic", 120)
+	over[0].Over = true
+	failed := runs("restic", 1)
+	failed[0].Fault = "broken"
+	goal := target{"save", "pg", storeLocal, opSave, "lockstep", []string{"restic", "kopia-tuned"}, wall, 2}
+	for name, test := range map[string]struct {
+		results           []result
+		measured, verdict string
+	}{
+		"the best rival's median counts":  {append(append(runs("lockstep", 9, 2, 2), runs("restic", 8, 8, 8)...), runs("kopia-tuned", 1, 5, 6)...), "2.50× of kopia-tuned", "reached"},
+		"behind":                          {append(runs("lockstep", 4), runs("restic", 6)...), "1.50× of restic", "**not reached**"},
+		"cut off, and yet it proves":      {append(runs("lockstep", 4), over...), "> 30.00× of restic", "reached"},
+		"cut off, and it proves nothing":  {append(runs("lockstep", 100), over...), "> 1.20× of restic", "unknown"},
+		"a rival that failed is no rival": {append(runs("lockstep", 4), failed...), "no rival measured", "unknown"},
+		"lockstep was not measured":       {runs("restic", 4), "lockstep: not measured", "unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			measured, verdict := report{results: test.results}.judge(goal)
+			if measured != test.measured || verdict != test.verdict {
+				t.Errorf("got %q, %q; want %q, %q", measured, verdict, test.measured, test.verdict)
+			}
+		})
+	}
+}
