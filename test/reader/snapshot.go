@@ -53,7 +53,7 @@ func (v *Vault) snapshot(name string) (*Snapshot, error) {
 }
 
 func decodeSnapshot(data []byte) (*Snapshot, error) {
-	fields, err := object(data, "id", "created", "roots", "tree", "stats")
+	fields, err := object(data, "id", "created", "roots", "tree")
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,10 @@ func decodeSnapshot(data []byte) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("roots: %w", err)
 	}
-	if _, err := object(fields["stats"]); err != nil {
-		return nil, fmt.Errorf("stats: %w", err)
+	if stats, ok := fields["stats"]; ok {
+		if _, err := object(stats); err != nil {
+			return nil, fmt.Errorf("stats: %w", err)
+		}
 	}
 	s := &Snapshot{Stats: fields["stats"]}
 	var tree []string

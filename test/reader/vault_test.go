@@ -213,6 +213,7 @@ type node struct {
 	inChunk  bool     // lists are in chunks
 	encoding byte     // of its chunks
 	flags    int
+	chunks   []byte // of a file, in place of those that the maker makes
 	children []node
 }
 
@@ -284,6 +285,9 @@ func fileDigest(data []byte) []byte {
 }
 
 func (m *maker) file(n node) []byte {
+	if n.chunks != nil {
+		return n.chunks
+	}
 	if n.form == 0 {
 		return append([]byte{0}, m.chunk(n.encoding, n.data)...)
 	}
