@@ -189,10 +189,10 @@ func text(buf []byte, r *rand.Rand, words []string, size int) []byte {
 	for col := 0; len(buf) < size; col++ {
 		u := r.Float64()
 		buf = append(buf, words[int(u*u*u*float64(len(words)))]...)
-		switch {
-		case col%12 == 11:
+		switch col % 12 {
+		case 11:
 			buf = append(buf, '\n')
-		case col%12 == 5:
+		case 5:
 			buf = fmt.Appendf(buf, "=%d ", r.IntN(1_000_000))
 		default:
 			buf = append(buf, ' ')

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
 const (
@@ -32,16 +31,12 @@ type usage struct {
 // serve is an S3 server that keeps one bucket in memory. It prints its address, waits delay before each request is looked
 // at, and ends when its standard input does, so that it never outlives who started it.
 func serve(ctx context.Context, delay time.Duration) error {
-	backend := s3mem.New()
-	if err := backend.CreateBucket(bucket); err != nil {
-		return err
-	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	server := &http.Server{
-		Handler:           handler(backend, gofakes3.New(backend).Server(), delay),
+		Handler:           handler(newMemory(), delay),
 		ReadHeaderTimeout: time.Minute,
 	}
 	fmt.Println(listener.Addr())
@@ -55,15 +50,13 @@ func serve(ctx context.Context, delay time.Duration) error {
 	return nil
 }
 
-func handler(backend gofakes3.Backend, s3 http.Handler, delay time.Duration) http.Handler {
+// handler is the protocol by the library, over objects in memory.
+func handler(m *memory, delay time.Duration) http.Handler {
 	var requests atomic.Int64
+	s3 := gofakes3.New(m).Server()
 	mux := http.NewServeMux()
 	mux.HandleFunc(usagePath, func(w http.ResponseWriter, _ *http.Request) {
-		u, err := held(backend)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
+		u := m.usage()
 		u.Requests = requests.Load()
 		_ = json.NewEncoder(w).Encode(u) // a client that is gone needs no answer
 	})
@@ -78,20 +71,11 @@ func handler(backend gofakes3.Backend, s3 http.Handler, delay time.Duration) htt
 				return
 			}
 		}
+		if isPlainPut(r) {
+			m.fastPut(w, r)
+			return
+		}
 		s3.ServeHTTP(w, r)
 	})
 	return mux
-}
-
-func held(backend gofakes3.Backend) (usage, error) {
-	var u usage
-	list, err := backend.ListBucket(bucket, nil, gofakes3.ListBucketPage{})
-	if err != nil {
-		return u, err
-	}
-	for _, o := range list.Contents {
-		u.Bytes += o.Size
-		u.Objects++
-	}
-	return u, nil
 }

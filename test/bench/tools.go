@@ -197,15 +197,18 @@ func kopia(ctx context.Context) ([]tool, error) {
 	settings := []kopiaSettings{
 		{
 			// Velero's pkg/repository/udmrepo/kopialib/backend/common.go and pkg/uploader/kopia/snapshot.go: kopia's
-			// own defaults of the repository, nothing compressed, one reader and one restorer a core, no file split.
-			name:     "kopia-velero",
-			create:   []string{"--block-hash", "BLAKE2B-256-128", "--encryption", "AES256-GCM-HMAC-SHA256", "--object-splitter", "DYNAMIC-4M-BUZHASH"},
+			// own defaults of the repository, 5 GB of cache, nothing compressed, one reader and one restorer a core, no file split.
+			name: "kopia-velero",
+			create: []string{"--block-hash", "BLAKE2B-256-128", "--encryption", "AES256-GCM-HMAC-SHA256", "--object-splitter", "DYNAMIC-4M-BUZHASH",
+				"--content-cache-size-mb", "3200", "--content-cache-size-limit-mb", "4000", "--metadata-cache-size-mb", "800", "--metadata-cache-size-limit-mb", "1000"},
 			policy:   []string{"--compression", "none", "--max-parallel-file-reads", cores, "--parallel-upload-above-size-mib", "1000000000"},
 			parallel: runtime.NumCPU(),
 		},
 		{
-			name:     "kopia-tuned",
-			create:   []string{"--block-hash", "BLAKE3-256", "--encryption", "AES256-GCM-HMAC-SHA256", "--object-splitter", "DYNAMIC-1M-BUZHASH"},
+			name: "kopia-tuned",
+			// A cache of contents makes a load write everything twice.
+			create: []string{"--block-hash", "BLAKE3-256", "--encryption", "AES256-GCM-HMAC-SHA256", "--object-splitter", "DYNAMIC-1M-BUZHASH",
+				"--content-cache-size-mb", "1", "--content-cache-size-limit-mb", "1"},
 			policy:   []string{"--compression", "s2-default", "--max-parallel-file-reads", "8", "--parallel-upload-above-size-mib", "32"},
 			parallel: 16,
 		},
