@@ -22,6 +22,22 @@ func status(err error) int {
 	return 0
 }
 
+// reason returns the server's code for why a request failed, or nothing.
+func reason(err error) string {
+	if api := smithy.APIError(nil); errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// absence drops the error that an object is not there.
+func absence(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 // classify turns an error of the client into one of the store's. Absence is only what the server states about the
 // object itself: a missing bucket, a proxy's 404 or an answer without a reason leave it unknown.
 func classify(ctx context.Context, verb, name string, err error) error {
@@ -31,11 +47,11 @@ func classify(ctx context.Context, verb, name string, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return fmt.Errorf("%s %q: %w", verb, name, ctxErr)
 	}
-	code, reason := "", err.Error()
+	code, why := reason(err), err.Error()
 	if api := smithy.APIError(nil); errors.As(err, &api) {
-		code, reason = api.ErrorCode(), api.ErrorCode()
+		why = code
 		if message := api.ErrorMessage(); message != "" {
-			reason += ": " + message
+			why += ": " + message
 		}
 	}
 	kind := store.ErrUnavailable
@@ -49,5 +65,5 @@ func classify(ctx context.Context, verb, name string, err error) error {
 	case httpStatus == http.StatusUnauthorized, httpStatus == http.StatusForbidden:
 		kind = store.ErrDenied
 	}
-	return fmt.Errorf("%s %q: %w: %s", verb, name, kind, reason)
+	return fmt.Errorf("%s %q: %w: %s", verb, name, kind, why)
 }

@@ -1,18 +1,22 @@
 // Package s3 is a store in a bucket of Amazon S3 or a compatible server. The server must support conditional writes
-// (If-None-Match), as S3, Ceph, MinIO and R2 do.
+// (If-None-Match), as S3, Ceph, MinIO and R2 do; one that ignores them is found out before anything is written.
+//
+// An object is written by one request, whatever its size. In buckets with versions a Delete removes every version of the
+// object.
 package s3
 
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -45,33 +49,104 @@ type Options struct {
 	AccessKeyID, SecretAccessKey, SessionToken string
 	// CACert holds certificates (PEM) of the authorities to trust besides none other; empty means the system's.
 	CACert []byte
-	// Attempts is how often a request is tried before the server counts as unavailable; 0 means 5.
+	// Attempts is how often a request is tried before the server counts as unavailable; 0 means 5. When the server asks to
+	// slow down, all requests of the Store do.
 	Attempts int
+	// UploadLimit and DownloadLimit are the bytes a second that bodies may take, all requests of the Store together; 0 is no limit.
+	UploadLimit, DownloadLimit int64
+	// Encryption is what the server does besides the encryption of the Vault.
+	Encryption Encryption
+	Retention  Retention
+}
+
+// Encryption has the server encrypt objects. The zero value leaves it to the bucket.
+type Encryption struct {
+	Algorithm string // AES256 or aws:kms
+	KMSKey    string // id or ARN of the key; empty means the account's default. Only with aws:kms.
+}
+
+// Retention protects each object against deletion as it is written. The bucket must have Object Lock. The zero value leaves
+// it to the bucket.
+type Retention struct {
+	Mode Mode
+	For  time.Duration // from the moment of writing
+}
+
+// Mode says who can end retention early.
+type Mode string
+
+// The modes of Object Lock.
+const (
+	Governance Mode = "GOVERNANCE" // those with a special permission, which a Store never makes use of
+	Compliance Mode = "COMPLIANCE" // nobody
+)
+
+func (o Options) check() error {
+	switch {
+	case o.Bucket == "":
+		return errors.New("no bucket named")
+	case o.Retention != Retention{} && (o.Retention.Mode != Governance && o.Retention.Mode != Compliance || o.Retention.For <= 0):
+		return fmt.Errorf("retention %q for %v: want %s or %s for some time", o.Retention.Mode, o.Retention.For, Governance, Compliance)
+	case !slices.Contains([]string{"", "AES256", "aws:kms"}, o.Encryption.Algorithm):
+		return fmt.Errorf("encryption %q: want AES256 or aws:kms", o.Encryption.Algorithm)
+	case o.Encryption.KMSKey != "" && o.Encryption.Algorithm != "aws:kms":
+		return errors.New("a KMS key needs the encryption aws:kms")
+	case o.UploadLimit < 0 || o.DownloadLimit < 0:
+		return errors.New("a limit must not be negative")
+	}
+	return nil
 }
 
 // Store is a store.Store in a bucket.
 type Store struct {
-	client   *s3.Client
-	bucket   string
-	prefix   string
-	attempts int
+	client     *s3.Client
+	bucket     string
+	prefix     string
+	attempts   int
+	encryption Encryption
+	retention  Retention
+	writes     writes
+	versioning atomic.Int32 // of the bucket: unknown, absent or present
 }
 
 var _ store.Store = (*Store)(nil)
 
 // Open prepares access to a bucket. It does not connect.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if o.Bucket == "" {
-		return nil, errors.New("opening S3 store: no bucket named")
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("opening S3 store: %w", err)
 	}
 	if o.Attempts == 0 {
 		o.Attempts = defaultAttempts
 	}
+	cfg, err := config.LoadDefaultConfig(ctx, o.load()...)
+	if err != nil {
+		return nil, fmt.Errorf("opening S3 store: %w", err)
+	}
+	if cfg.Region == "" {
+		cfg.Region = "us-east-1"
+	}
+	client := s3.NewFromConfig(cfg, func(c *s3.Options) {
+		c.UsePathStyle = o.PathStyle
+		if o.Endpoint != "" {
+			c.BaseEndpoint = aws.String(o.Endpoint)
+		}
+		c.HTTPClient = limited(c.HTTPClient, o.UploadLimit, o.DownloadLimit)
+	})
+	prefix := strings.Trim(o.Prefix, "/")
+	if prefix != "" {
+		prefix += "/"
+	}
+	return &Store{
+		client: client, bucket: o.Bucket, prefix: prefix, attempts: o.Attempts,
+		encryption: o.Encryption, retention: o.Retention, writes: writes{turn: make(chan struct{}, 1)},
+	}, nil
+}
+
+func (o Options) load() []func(*config.LoadOptions) error {
 	load := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(httpClient()),
-		config.WithRetryer(func() aws.Retryer {
-			return retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = o.Attempts, maxBackoff })
-		}),
+		config.WithRetryer(o.retryer),
 		// Other servers reject the checksums that Amazon's alone needs. Requests are signed with their payload's hash
 		// and what comes back is authenticated by the data engine.
 		config.WithRequestChecksumCalculation(aws.RequestChecksumCalculationWhenRequired),
@@ -88,24 +163,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		load = append(load, config.WithCredentialsProvider(
 			credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, o.SessionToken)))
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, load...)
-	if err != nil {
-		return nil, fmt.Errorf("opening S3 store: %w", err)
-	}
-	if cfg.Region == "" {
-		cfg.Region = "us-east-1"
-	}
-	client := s3.NewFromConfig(cfg, func(c *s3.Options) {
-		c.UsePathStyle = o.PathStyle
-		if o.Endpoint != "" {
-			c.BaseEndpoint = aws.String(o.Endpoint)
-		}
+	return load
+}
+
+// conflict is the answer to one of two conditional writes at the same time; the next attempt finds out which won.
+const conflict = "ConditionalRequestConflict"
+
+func (o Options) retryer() aws.Retryer {
+	return retry.NewAdaptiveMode(func(a *retry.AdaptiveModeOptions) {
+		a.StandardOptions = append(a.StandardOptions, func(r *retry.StandardOptions) {
+			r.MaxAttempts, r.MaxBackoff = o.Attempts, maxBackoff
+			r.Retryables = append(r.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{conflict: {}}})
+		})
 	})
-	prefix := strings.Trim(o.Prefix, "/")
-	if prefix != "" {
-		prefix += "/"
-	}
-	return &Store{client: client, bucket: o.Bucket, prefix: prefix, attempts: o.Attempts}, nil
 }
 
 // httpClient gives up on a server that does not accept or does not begin to answer; a long transfer is not limited.
@@ -117,33 +187,6 @@ func httpClient() *awshttp.BuildableClient {
 			t.ResponseHeaderTimeout = 60 * time.Second
 			t.MaxIdleConnsPerHost = 64
 		})
-}
-
-// writerKey is the metadata by which a Put recognises an object as its own.
-const writerKey = "lockstep-writer"
-
-// Put implements store.Store.
-func (s *Store) Put(ctx context.Context, name string, data []byte) error {
-	if err := store.CheckName(name); err != nil {
-		return err
-	}
-	writer := rand.Text()
-	_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: s.key(name), Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
-		IfNoneMatch: aws.String("*"), Metadata: map[string]string{writerKey: writer},
-	})
-	err = classify(ctx, "storing", name, err)
-	if errors.Is(err, store.ErrExists) && s.wrote(ctx, name, writer) {
-		return nil
-	}
-	return err
-}
-
-// wrote tells whether the object was written by writer: the answer to a first attempt that succeeded may have been lost,
-// and the second then found its own object.
-func (s *Store) wrote(ctx context.Context, name, writer string) bool {
-	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(name)})
-	return err == nil && head.Metadata[writerKey] == writer
 }
 
 // Get implements store.Store.
@@ -283,15 +326,6 @@ func (s *Store) page(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.ListOb
 func (s *Store) info(o types.Object) (store.Info, bool) {
 	name := strings.TrimPrefix(*o.Key, s.prefix)
 	return store.Info{Name: name, Size: *o.Size, Modified: aws.ToTime(o.LastModified)}, store.CheckName(name) == nil
-}
-
-// Delete implements store.Store.
-func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := store.CheckName(name); err != nil {
-		return err
-	}
-	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: s.key(name)})
-	return classify(ctx, "deleting", name, err)
 }
 
 func (s *Store) key(name string) *string { return aws.String(s.prefix + name) }
