@@ -29,6 +29,7 @@ type Report struct {
 	Indexes   int    `json:"indexes"`    // index objects
 	Documents int    `json:"documents"`  // document objects
 	Needless  int    `json:"needless"`   // packs of which no snapshot needs a chunk
+	Astray    int    `json:"astray"`     // files and chunks divided otherwise than writers should; no problem for a reader
 	Lost      int    `json:"lostChunks"` // different chunks that a snapshot needs and that are missing or wrong
 
 	Unknown   []string         `json:"unknown"` // objects that are none of the Vault's business
@@ -69,6 +70,13 @@ func CheckFS(store fs.FS, identities ...age.Identity) (Report, error) {
 	c.report = Report{Vault: v.ID, Created: v.Created, Unknown: v.objects[""],
 		Keys:       len(v.objects["keys"]) - len(v.sealedKeys) - len(v.foreignKeys),
 		SealedKeys: len(v.sealedKeys), ForeignKeys: len(v.foreignKeys)}
+	g := gear(derive(v.master, nil, "chunker"))
+	v.used = func(id digest) { c.needed[id] = true }
+	v.seen = func(data []byte, last bool) {
+		if n := cut(&g, data); n != len(data) || !last && n < maxCut && cut(&g, append(bytes.Clone(data), 0)) != n {
+			c.report.Astray++
+		}
+	}
 	c.packs()
 	c.indexes()
 	c.documents()
@@ -173,7 +181,6 @@ func (c *checker) snapshots() {
 		}
 		before := len(c.problems)
 		r := SnapshotReport{ID: s.ID, Created: s.Created, Labels: s.Labels, Content: s.Content, Meta: s.Meta}
-		c.v.used = func(id digest) { c.needed[id] = true }
 		if err := c.tree(s, &r); err != nil {
 			c.problem(fmt.Errorf("%s: %w", name, err))
 		}
@@ -222,6 +229,9 @@ func (c *checker) tree(s *Snapshot, r *SnapshotReport) error {
 func (c *checker) file(s *Snapshot, e *Entry, r *SnapshotReport) {
 	if e.Changed {
 		r.Changed++
+	}
+	if f := e.content.form; f != 0 && f != form(e.Size) {
+		c.report.Astray++
 	}
 	key := hash(fmt.Appendf(nil, "%d %s", e.Size, e.content.raw))
 	if !c.verified[key] {

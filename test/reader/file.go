@@ -146,7 +146,7 @@ func decodeVariable(c *cursor, extents []extent) (pieces []piece) {
 	}
 	at := uint64(0)
 	for len(c.rest) > 0 {
-		n := c.upTo(min(maxChunk, total-at), "length of a chunk")
+		n := c.upTo(min(maxVariable, total-at), "length of a chunk")
 		if n == 0 {
 			c.fail("an empty chunk")
 		}
@@ -272,7 +272,7 @@ func (v *Vault) fixed(l *list, length uint64, write sink) error {
 func (v *Vault) variable(l *list, write sink) error {
 	extents := l.extents
 	at := extents[0].start
-	for _, p := range l.pieces {
+	for i, p := range l.pieces {
 		data, err := v.chunk(p.chunk)
 		if err != nil {
 			return err
@@ -280,6 +280,7 @@ func (v *Vault) variable(l *list, write sink) error {
 		if uint64(len(data)) != p.length {
 			return fmt.Errorf("chunk %x has %d bytes where %d belong", p.chunk, len(data), p.length)
 		}
+		v.seen(data, i == len(l.pieces)-1)
 		for len(data) > 0 {
 			n := min(uint64(len(data)), extents[0].end-at)
 			if err := write(at, data[:n]); err != nil {

@@ -13,6 +13,7 @@ import (
 
 const (
 	maxChunk    = 16 << 20
+	maxVariable = 1 << 20
 	entrySize   = 40
 	trailerSize = 4 + tagSize
 )

@@ -38,8 +38,9 @@ type Vault struct {
 	sealedKeys  []string // key objects that no identity opens
 
 	packs  map[string]*pack
-	chunks map[digest]place // by id
-	used   func(id digest)  // hears of each chunk that is asked for
+	chunks map[digest]place             // by id
+	used   func(id digest)              // hears of each chunk that is asked for
+	seen   func(data []byte, last bool) // hears of each chunk of form 2, and whether it is the last of its span
 	zstd   *zstd.Decoder
 }
 
@@ -58,7 +59,7 @@ var kinds = map[string]*regexp.Regexp{
 
 // Open lists the Vault in store and opens its config and keys with any of the identities.
 func Open(store fs.FS, identities ...age.Identity) (*Vault, error) {
-	v := &Vault{store: store, objects: map[string][]string{}, zstd: newZstd(), used: func(digest) {}}
+	v := &Vault{store: store, objects: map[string][]string{}, zstd: newZstd(), used: func(digest) {}, seen: func([]byte, bool) {}}
 	if err := v.list(); err != nil {
 		return nil, err
 	}

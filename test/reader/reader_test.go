@@ -2,9 +2,11 @@ package reader
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
+	"github.com/zeebo/blake3"
 )
 
 // sparse is 3 cells, of which the middle one is a hole but for its last bytes, with a tail of allocated zeros.
@@ -95,6 +98,10 @@ func TestCheck(t *testing.T) {
 		t.Errorf("snapshots (-want +got):\n%s", diff)
 	}
 	got.Snapshots, got.Chunks, got.PackBytes = nil, 0, 0
+	if got.Astray == 0 {
+		t.Error("the maker does not divide as writers should, and that is not seen")
+	}
+	got.Astray = 0
 	unknown := []string{"lost/and/found", "packs/00/.tmp-1", "packs/00/" + strings.Repeat("1", 32)}
 	if diff := cmp.Diff(Report{Vault: m.id, Created: "2026-01-02T03:04:05Z", Keys: 1, SealedKeys: 1, ForeignKeys: 1, Packs: 4, Condemned: 1,
 		NoIndex: 1, Indexes: 3, Documents: 2, Needless: 1, Unknown: unknown}, got); diff != "" {
@@ -299,4 +306,54 @@ func TestLostPack(t *testing.T) {
 	if report.Snapshots[0].Files != 2 || report.Lost != 1 || report.NoPack != 1 {
 		t.Errorf("report: %+v", report)
 	}
+}
+
+// A file of more than one span, and one divided as the page wants it.
+func TestDivided(t *testing.T) {
+	m := newMaker(t)
+	big := make([]byte, 2*spanSize+1)
+	copy(big[spanSize-5:], "ten bytes.")
+	big[2*spanSize] = 1
+	text := random(600_000)
+	var list []byte
+	for rest := text; len(rest) > 0; {
+		n := m.divide(rest)
+		list = slices.Concat(list, uv(n), m.chunk(0, rest[:n]))
+		rest = rest[n:]
+	}
+	m.snapshot(node{kind: 'd', children: []node{
+		{kind: 'f', name: "big", form: 1, data: big[:2*spanSize], extents: []extent{{spanSize - 8192, spanSize + 4096}}},
+		{kind: 'f', name: "big2", form: 2, data: big, extents: []extent{{spanSize - 5, spanSize + 5}, {2 * spanSize, 2*spanSize + 1}}, inChunk: true},
+		{kind: 'f', name: "text", data: text, chunks: slices.Concat([]byte{2}, fileDigest(text), uv(1), []byte{0, 0},
+			by(string(slices.Concat(uv(1), uv(0), uv(len(text)), list))))},
+	}})
+	report, err := m.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := report.Snapshots[0]; got.Files != 3 || report.Astray != 0 {
+		t.Errorf("%d files, %d divided otherwise", got.Files, report.Astray)
+	}
+}
+
+// divide ends a chunk where the page says, by the sum that the hash is.
+func (m *maker) divide(data []byte) int {
+	k, err := blake3.NewKeyed(m.derive(nil, "chunker"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	table := make([]byte, 2048)
+	if _, err := k.Digest().Read(table); err != nil {
+		m.t.Fatal(err)
+	}
+	for n := 16384 + 1; n <= min(len(data), 262144); n++ {
+		var hash uint64
+		for i := max(16384, n-64); i < n; i++ {
+			hash += binary.BigEndian.Uint64(table[8*int(data[i]):]) << (n - 1 - i)
+		}
+		if bits := bits.LeadingZeros64(hash); bits >= 18 || bits >= 14 && n > 65536 {
+			return n
+		}
+	}
+	return min(len(data), 262144)
 }

@@ -301,3 +301,18 @@ func TestRoles(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A pack has nothing but its chunks, footer and trailer.
+func TestRefusedGap(t *testing.T) {
+	m := newMaker(t)
+	name := "packs/11/" + strings.Repeat("1", 32)
+	data := []byte("data")
+	id := m.keyed("chunk id", h(data))
+	pack := m.seal(header(1), name, 0, append([]byte{0}, data...))
+	pack = append(pack, "gap"...)
+	pack = m.seal(pack, name, 1, slices.Concat(id[:], be32(21), be32(4)))
+	m.put(name, m.seal(pack, name, 2, be32(entrySize+tagSize)))
+	if _, err := m.check(); err == nil || !strings.Contains(err.Error(), "its chunks make a pack of") {
+		t.Errorf("got %v", err)
+	}
+}
