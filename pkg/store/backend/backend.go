@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/fs"
@@ -28,10 +30,20 @@ func (Credentials) Format(f fmt.State, _ rune) { fmt.Fprint(f, "credentials(hidd
 // Open opens the store that rawURL names:
 //
 //	file:///absolute/path
-//	s3://bucket/prefix?endpoint=https://host:port&region=name&path-style=true
+//	s3://bucket/prefix?endpoint=https://host:port&region=name&path-style=true&…
 //
-// All parameters are optional; path-style defaults to true if there is an endpoint. Opening does not prove that
-// the store can be reached, except that the directory of a file URL must exist.
+// All parameters are optional, and unknown ones are refused:
+//
+//	endpoint        URL of a compatible server; Amazon's if there is none
+//	region          else that of the environment, else us-east-1
+//	path-style      true or false: the bucket is in the path; true if there is an endpoint
+//	sse             AES256 or aws:kms: the server encrypts objects
+//	kms-key         id or ARN of the key for aws:kms
+//	lock            governance:30d or compliance:720h: nobody may delete an object until that long after it was written
+//	upload-limit    bytes a second, as 20MiB or 500KB; of the store as a whole
+//	download-limit  the same
+//
+// Opening does not prove that the store can be reached, except that the directory of a file URL must exist.
 func Open(ctx context.Context, rawURL string, c Credentials) (store.Store, error) {
 	return open(ctx, rawURL, c, fs.Open)
 }
@@ -102,22 +114,79 @@ func setParameter(o *s3.Options, name string, values []string) (err error) {
 	if len(values) != 1 {
 		return fmt.Errorf("parameter %q is given %d times", name, len(values))
 	}
+	value := values[0]
 	switch name {
 	case "endpoint":
-		o.Endpoint = values[0]
-		if e, err := url.Parse(o.Endpoint); err != nil || e.Host == "" || (e.Scheme != "http" && e.Scheme != "https") || e.User != nil {
-			return fmt.Errorf("parameter %q: want http://host or https://host", name)
-		}
+		o.Endpoint, err = parseEndpoint(value)
 	case "region":
-		o.Region = values[0]
+		o.Region = value
 	case "path-style":
-		if o.PathStyle, err = strconv.ParseBool(values[0]); err != nil {
-			return fmt.Errorf("parameter %q: want true or false", name)
+		if o.PathStyle, err = strconv.ParseBool(value); err != nil {
+			err = errors.New("want true or false")
 		}
+	case "sse":
+		if o.Encryption.Algorithm = value; value != "AES256" && value != "aws:kms" {
+			err = errors.New("want AES256 or aws:kms")
+		}
+	case "kms-key":
+		o.Encryption.KMSKey = value
+	case "lock":
+		o.Retention, err = parseLock(value)
+	case "upload-limit":
+		o.UploadLimit, err = parseBytes(value)
+	case "download-limit":
+		o.DownloadLimit, err = parseBytes(value)
 	default:
-		return fmt.Errorf("unknown parameter %q: known are endpoint, region and path-style", name)
+		return fmt.Errorf("unknown parameter %q: known are endpoint, region, path-style, sse, kms-key, lock, upload-limit and download-limit", name)
+	}
+	if err != nil {
+		return fmt.Errorf("parameter %q: %w", name, err)
 	}
 	return nil
+}
+
+func parseEndpoint(s string) (string, error) {
+	e, err := url.Parse(s)
+	if err != nil || e.Host == "" || (e.Scheme != "http" && e.Scheme != "https") || e.User != nil {
+		return "", errors.New("want http://host or https://host")
+	}
+	return s, nil
+}
+
+var errLock = errors.New("want governance or compliance, a colon and a time, as governance:30d or compliance:12h")
+
+func parseLock(s string) (s3.Retention, error) {
+	mode, duration, _ := strings.Cut(s, ":")
+	r := s3.Retention{Mode: s3.Mode(strings.ToUpper(mode))}
+	if mode != "governance" && mode != "compliance" {
+		return r, errLock
+	}
+	var err error
+	if days, ok := strings.CutSuffix(duration, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16) // less than 180 years
+		r.For = time.Duration(n) * 24 * time.Hour
+	} else {
+		r.For, err = time.ParseDuration(duration)
+	}
+	if err != nil || r.For <= 0 {
+		return r, errLock
+	}
+	return r, nil
+}
+
+var errBytes = errors.New("want a number of bytes above 0, alone or with KB, MB, GB, KiB, MiB or GiB")
+
+func parseBytes(s string) (int64, error) {
+	digits := strings.TrimRight(s, "KMGiB")
+	unit, known := map[string]int64{
+		"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
+	}[s[len(digits):]]
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil || !known || n == 0 {
+		return 0, errBytes
+	}
+	return int64(n) * unit, nil
 }
 
 // shown is u without its parameters, for errors: what was put there by mistake may be secret.

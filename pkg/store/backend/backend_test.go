@@ -3,11 +3,13 @@ package backend_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -62,6 +64,79 @@ func TestS3(t *testing.T) {
 	}
 }
 
+// What a URL says of objects is in the request that writes one.
+func TestS3Parameters(t *testing.T) {
+	for query, want := range map[string]map[string]string{
+		"":                             {"X-Amz-Object-Lock-Mode": "", "X-Amz-Server-Side-Encryption": ""},
+		"sse=AES256":                   {"X-Amz-Server-Side-Encryption": "AES256"},
+		"sse=aws:kms&kms-key=alias/dr": {"X-Amz-Server-Side-Encryption": "aws:kms", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id": "alias/dr"},
+		"lock=governance:30d":          {"X-Amz-Object-Lock-Mode": "GOVERNANCE", "retained": "720h"},
+		"lock=compliance:36h30m":       {"X-Amz-Object-Lock-Mode": "COMPLIANCE", "retained": "36h30m"},
+	} {
+		t.Run(query, func(t *testing.T) {
+			var header http.Header
+			s := openS3(t, "s3://acme/dr?"+query, func(r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "/x") {
+					header = r.Header
+				}
+			})
+			if err := s.Put(t.Context(), "x", []byte("data")); err != nil {
+				t.Fatal(err)
+			}
+			for name, value := range want {
+				if name == "retained" {
+					until, err := time.Parse(time.RFC3339, header.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+					d, _ := time.ParseDuration(value)
+					if left := time.Until(until); err != nil || left > d || left < d-time.Minute {
+						t.Errorf("retained for %v, %v; want %v", left, err, d)
+					}
+				} else if got := header.Get(name); got != value {
+					t.Errorf("%s: %q, want %q", name, got, value)
+				}
+			}
+		})
+	}
+}
+
+func TestS3Limits(t *testing.T) {
+	const size = 8 << 10
+	for query, limit := range map[string]int64{"upload-limit=16KiB": 16 << 10, "upload-limit=16384": 16 << 10, "upload-limit=20KB": 20e3} {
+		t.Run(query, func(t *testing.T) {
+			t.Parallel()
+			s := openS3(t, "s3://acme/dr?"+query, func(*http.Request) {})
+			start := time.Now()
+			if err := s.Put(t.Context(), "x", make([]byte, size)); err != nil {
+				t.Fatal(err)
+			}
+			least := time.Duration(size-4<<10) * time.Second / time.Duration(limit)
+			if took := time.Since(start); took < least || took > 20*least {
+				t.Errorf("%d bytes took %v, want about %v", size, took, least)
+			}
+		})
+	}
+}
+
+// openS3 opens a store on a fake server, and has every request seen.
+func openS3(t *testing.T, raw string, see func(*http.Request)) store.Store {
+	t.Helper()
+	fake := s3mem.New()
+	if err := fake.CreateBucket("acme"); err != nil {
+		t.Fatal(err)
+	}
+	handler := gofakes3.New(fake).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		see(r)
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	s, err := backend.Open(t.Context(), raw+"&region=eu-west-1&endpoint="+url.QueryEscape(server.URL),
+		backend.Credentials{AccessKeyID: "id", SecretAccessKey: "key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestRefused(t *testing.T) {
 	for raw, want := range map[string]string{
 		"":                                   "unknown scheme",
@@ -77,6 +152,24 @@ func TestRefused(t *testing.T) {
 		"s3://bucket?path-style=maybe":       "true or false",
 		"s3://bucket?colour=red":             `unknown parameter "colour"`,
 		"s3://bucket?region=a&region=b":      "2 times",
+		"s3://bucket?sse=rot13":              "want AES256",
+		"s3://bucket?kms-key=k":              "aws:kms",
+		"s3://bucket?sse=AES256&kms-key=k":   "aws:kms",
+		"s3://bucket?lock=":                  "governance:30d",
+		"s3://bucket?lock=governance":        "governance:30d",
+		"s3://bucket?lock=governance:30":     "governance:30d",
+		"s3://bucket?lock=Governance:30d":    "governance:30d",
+		"s3://bucket?lock=governance:-1d":    "governance:30d",
+		"s3://bucket?lock=governance:0s":     "governance:30d",
+		"s3://bucket?lock=none:1d":           "governance:30d",
+		"s3://bucket?lock=compliance:99999d": "governance:30d",
+		"s3://bucket?upload-limit=0":         "above 0",
+		"s3://bucket?upload-limit=-1":        "above 0",
+		"s3://bucket?upload-limit=":          "above 0",
+		"s3://bucket?upload-limit=1TiB":      "above 0",
+		"s3://bucket?upload-limit=1iB":       "above 0",
+		"s3://bucket?download-limit=1.5MB":   "above 0",
+		"s3://bucket?Lock=governance:30d":    `unknown parameter "Lock"`,
 		"s3://AKIA:hunter2@bucket/prefix":    "must not contain credentials",
 		"s3://AKIA:hunter2@bucket/%zzprefix": "cannot be parsed",
 	} {
