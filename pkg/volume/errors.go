@@ -15,6 +15,10 @@ var (
 	ErrVaultExists = errors.New("the store already holds a vault")
 	// ErrWrongKey says that none of the given identities opens the Vault.
 	ErrWrongKey = errors.New("the key does not open this vault")
+	// ErrKeyNotFound says that the Vault proves to have no such key.
+	ErrKeyNotFound = errors.New("key not found")
+	// ErrLastKey says that a key is not removed, because no other is known to open the Vault.
+	ErrLastKey = errors.New("no other key is known to open the vault")
 	// ErrSnapshotNotFound says that the snapshot is proven absent from this Vault.
 	ErrSnapshotNotFound = errors.New("snapshot not found")
 	// ErrDocumentNotFound says that the document is proven absent from this Vault.
@@ -23,6 +27,10 @@ var (
 	ErrDocumentExists = errors.New("document already exists")
 	// ErrDamaged says that an object of the Vault is missing, cut, altered, misplaced, or not of this format.
 	ErrDamaged = errors.New("vault object is damaged")
+	// ErrPathNotFound says that a snapshot is proven not to have the path.
+	ErrPathNotFound = errors.New("path is not in the snapshot")
+	// ErrUnreadable says that the snapshot lacks an entry because it could not be read when it was saved.
+	ErrUnreadable = errors.New("could not be read when it was saved")
 	// ErrNotEmpty says that a directory to load into holds something.
 	ErrNotEmpty = errors.New("target directory is not empty")
 	// ErrIncomplete says that a directory to save holds a load that was never finished.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 )
 
 // Verify says how a load makes sure of what it wrote.
@@ -12,7 +14,7 @@ type Verify int
 const (
 	// VerifyWrite trusts the digests taken while writing.
 	VerifyWrite Verify = iota
-	// VerifyReadback reads the whole tree back and compares its roots with the snapshot's.
+	// VerifyReadback reads all of the target back and compares its roots with what was to be loaded.
 	VerifyReadback
 )
 
@@ -23,8 +25,49 @@ func (v Verify) String() string {
 	return "Write"
 }
 
+// Existing says what a load may do to a target that holds something.
+type Existing int
+
+const (
+	// ExistingRefuse leaves it alone: the load fails with ErrNotEmpty.
+	ExistingRefuse Existing = iota
+	// ExistingOverwrite makes what the snapshot has as it is there, and leaves everything else.
+	ExistingOverwrite
+	// ExistingMirror removes what the snapshot does not have, too, but for a lost+found at the top.
+	ExistingMirror
+)
+
+func (e Existing) String() string {
+	switch e {
+	case ExistingOverwrite:
+		return "overwrite"
+	case ExistingMirror:
+		return "mirror"
+	}
+	return "refuse"
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler for "refuse", "overwrite" and "mirror".
+func (e *Existing) UnmarshalText(text []byte) error {
+	for _, known := range []Existing{ExistingRefuse, ExistingOverwrite, ExistingMirror} {
+		if string(text) == known.String() {
+			*e = known
+			return nil
+		}
+	}
+	return fmt.Errorf("existing %q: want refuse, overwrite or mirror", text)
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (e Existing) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
 // LoadOptions adjust a load. The zero value is fine.
 type LoadOptions struct {
+	// Path is one directory or file of the snapshot, to load alone. Its parts are separated by "/". Empty is all.
+	Path     string
+	Existing Existing
+	// Verify is how to make sure of what was written. VerifyReadback cannot go with ExistingOverwrite, which leaves unknown things
+	// in the target.
 	Verify Verify
 	// Progress is called from time to time, and once at the end, never from two goroutines at once.
 	Progress func(Progress)
@@ -34,43 +77,73 @@ type LoadOptions struct {
 type LoadResult struct {
 	Snapshot Snapshot
 	Stats    Stats
-	Roots    Roots // of the loaded tree; equal to the snapshot's
+	// Roots are those of what was loaded: the snapshot's, unless entries of it were unreadable or a Path was given.
+	Roots Roots
+	// Changed names files that changed while they were saved, so that their bytes may never have been together.
+	Changed []string
 	// Damaged names objects of the Vault that were found damaged and could be done without.
 	Damaged []string
 }
 
-// Load writes a snapshot into dir, which must be empty but for lost+found, or not exist. On return all is on disk and
-// verified as asked for.
+// Load writes a snapshot, or a part of it, to target. On return all is on disk and verified as asked for.
 //
-// A directory that holds anything is refused with ErrNotEmpty, unless it is an earlier load that was never finished, which
-// is removed first. When parts of the snapshot are damaged, the error is a *FileErrors that names every file they hurt;
-// everything else was loaded, and the directory stays marked as unfinished.
-func (v *Vault) Load(ctx context.Context, id, dir string, o LoadOptions) (*LoadResult, error) {
+// A directory is loaded into target, which is made if it does not exist. Until all is there it holds a mark: a file named
+// .lockstep-incomplete. A load that was interrupted is taken up by the next, of whatever snapshot: what is right on disk is not
+// fetched again. A target that holds anything else is refused with ErrNotEmpty, unless Existing allows more; it is then held
+// against the snapshot, and only what differs is fetched and written. No symlink in it is followed.
+//
+// A file or an image is loaded into the file target, by way of a file beside it whose name ends in .lockstep-incomplete; or, if
+// target is a block device, into that. The device must be as large, and not in use. It counts as empty if the first and the
+// last of it are zero; what lies behind an image that is smaller stays.
+//
+// When parts of the snapshot are damaged, the error is a *FileErrors that names every file they hurt; everything else was
+// loaded, and the target stays marked as unfinished. When only entries are missing that could not be read when they were
+// saved, there is a result besides such an error, which matches ErrUnreadable, and no mark.
+func (v *Vault) Load(ctx context.Context, id, target string, o LoadOptions) (*LoadResult, error) {
 	p := &progress{}
 	defer p.report(o.Progress)()
-	result, err := v.load(ctx, id, dir, o.Verify, p)
+	result, err := v.load(ctx, id, target, o, p)
 	if err != nil {
-		return nil, fmt.Errorf("loading snapshot %q into %q: %w", id, dir, err)
+		return result, fmt.Errorf("loading snapshot %q into %q: %w", id, target, err)
 	}
 	return result, nil
 }
 
-func (v *Vault) load(ctx context.Context, id, dir string, verify Verify, p *progress) (*LoadResult, error) {
+func (v *Vault) load(ctx context.Context, id, target string, o LoadOptions, p *progress) (*LoadResult, error) {
+	if o.Existing == ExistingOverwrite && o.Verify == VerifyReadback {
+		return nil, errors.New("what else is in the target cannot be told from what was loaded: reading back needs it empty or mirrored")
+	}
+	var err error
+	if o.Path, err = cleanPath(o.Path); err != nil {
+		return nil, err
+	}
 	r, err := v.record(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	p.totalFiles.Store(r.Stats.Files)
-	p.totalBytes.Store(r.Stats.Bytes)
+	if o.Path == "" {
+		p.totalFiles.Store(r.Stats.Files)
+		p.totalBytes.Store(r.Stats.Bytes)
+	}
 	f, err := v.openFetcher(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	defer f.close()
-	if err := loadTree(ctx, dir, r, f, verify, p); err != nil {
-		return nil, err
+	result, err := loadTree(ctx, target, r, f, o, p)
+	if result != nil {
+		result.Snapshot, result.Stats, result.Damaged = r.Snapshot, p.stats(), f.damaged()
 	}
-	return &LoadResult{r.Snapshot, p.stats(), r.Roots, f.damaged()}, nil
+	return result, err
+}
+
+// cleanPath returns a path in a snapshot as it is kept there; that of the root is empty.
+func cleanPath(p string) (string, error) {
+	clean := strings.TrimPrefix(path.Clean("/"+p), "/")
+	if clean != "" && !validPath(clean) {
+		return "", fmt.Errorf("path %q: no entry can have it", p)
+	}
+	return clean, nil
 }
 
 // damaged tells whether an error concerns what a Vault holds, and not whether it can be reached.

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,140 +16,51 @@ import (
 )
 
 const (
-	// A batch is what is planned together: so many files, which are open all the while, or so many chunks.
-	batchFiles  = 256
-	batchChunks = 16 << 10
+	// A batch is what is planned together: so many entries, of so many bytes, that keep so many files and directories open.
+	batchEntries = 4096
+	batchBytes   = 256 << 20
+	batchHandles = 256
 	// batches is how many are loaded at once.
-	batches = 3
-	// listGroup is how many lists of cells of one file are fetched at once.
-	listGroup = 16
+	batches = 4
+	// batchFetch is how many chunks of a batch are fetched together, and batchFetches how many times that at once.
+	batchFetch   = 4096
+	batchFetches = 3
 )
 
-// loadTree writes a snapshot into dir.
-func loadTree(ctx context.Context, dir string, r *record, f *fetcher, verify Verify, p *progress) error {
-	root, err := openTarget(dir, r.ID)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(root)
-	l := &loader{fetcher: f, progress: p, root: root, zeros: make([]byte, cellSize), open: map[*outFile]struct{}{}}
-	if err := l.load(ctx, r); err != nil {
-		return err
-	}
-	if verify == VerifyReadback {
-		if err := verifyTree(ctx, dir, r.Roots, p); err != nil {
-			return err
-		}
-	}
-	if err := l.complete(); err != nil {
-		return fmt.Errorf("completing the load: %w", err)
-	}
-	return nil
-}
-
-func verifyTree(ctx context.Context, dir string, want Roots, p *progress) error {
-	again := &progress{}
-	p.again.Store(again)
-	roots, err := readBack(ctx, dir, again)
-	switch {
-	case err != nil:
-		return fmt.Errorf("reading back: %w", err)
-	case roots.Content != want.Content:
-		return fmt.Errorf("%w: content root %s, want %s", ErrMismatch, roots.Content, want.Content)
-	case roots.Meta != want.Meta:
-		return fmt.Errorf("%w: metadata root %s, want %s", ErrMismatch, roots.Meta, want.Meta)
-	}
-	return nil
-}
-
-// openTarget opens the directory to load into, makes sure that it is empty, and marks it as unfinished.
-func openTarget(dir, id string) (fd int, err error) {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return -1, err
-	}
-	if fd, err = openRoot(dir); err != nil {
-		return -1, err
-	}
-	defer func() {
-		if err != nil {
-			unix.Close(fd)
-		}
-	}()
-	if err := emptyTarget(fd, dir); err != nil {
-		return -1, err
-	}
-	// A default ACL of the directory would be inherited by all that is made in it.
-	err = unix.Removexattr(fdPath(fd), "system.posix_acl_default")
-	if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
-		return -1, fmt.Errorf("removing default ACL: %w", err)
-	}
-	mark, err := unix.Openat(fd, marker, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return -1, fmt.Errorf("marking the load as unfinished: %w", err)
-	}
-	err = errors.Join(writeFull(mark, []byte(id+"\n"), 0), unix.Fsync(mark), unix.Close(mark), unix.Fsync(fd))
-	return fd, err
-}
-
-// emptyTarget returns ErrNotEmpty if the directory holds anything, after it removed what an unfinished load left there.
-func emptyTarget(fd int, dir string) error {
-	names, err := readNames(fd)
-	if err != nil {
-		return fmt.Errorf("reading %q: %w", dir, err)
-	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		var st unix.Stat_t
-		return name == lostFound && fstatat(fd, name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
-	})
-	if len(names) == 0 {
-		return nil
-	}
-	if !slices.Contains(names, marker) {
-		return fmt.Errorf("%w: it holds %q", ErrNotEmpty, names[0])
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	for _, name := range names {
-		if name == marker {
-			continue
-		}
-		if err := root.RemoveAll(name); err != nil {
-			return fmt.Errorf("removing an unfinished load: %w", err)
-		}
-	}
-	return nil
-}
-
-// loader writes a tree. One goroutine reads the tree, makes everything in it and plans batches; others fill files.
+// loader writes a tree. One goroutine reads the tree, makes its directories and puts everything else into batches; each batch
+// makes its files and fills them, several at once.
 type loader struct {
 	*fetcher
+	record   *record
+	options  LoadOptions
 	progress *progress
-	root     int
-	rootMeta *entry
-	dirs     []openDir
-	batch    batch
-	running  *errgroup.Group
-	made     int // files so far
 
-	zeros []byte // a cell
+	target target
+	mirror bool      // what was found and the snapshot does not have is removed
+	dirs   []*outDir // those that are open in the tree
+	made   merkle    // what was made
+	result LoadResult
+	number int // of the entry in the tree
+
+	batch   *batch
+	running *errgroup.Group
+
+	table     []segment         // of the snapshot, once it was needed
+	elsewhere map[string]string // where the first name is of what, in the snapshot, has its first name outside of what is loaded
 
 	mu     sync.Mutex
 	failed []failedFile
-	open   map[*outFile]struct{}
 }
 
-type openDir struct {
-	fd    int
-	entry *entry
-	path  string
-}
-
-type batch struct {
-	files int
-	wants []want
+// target is where a load goes.
+type target interface {
+	// sync has all that was written reach the disk.
+	sync() error
+	// verify reads it back.
+	verify(ctx context.Context, want Roots, p *progress) error
+	// complete removes the mark of an unfinished load.
+	complete() error
+	close()
 }
 
 type failedFile struct {
@@ -159,49 +68,64 @@ type failedFile struct {
 	FileError
 }
 
-// load makes all of the tree and has it reach the disk.
-func (l *loader) load(ctx context.Context, r *record) error {
+// loadTree writes a snapshot, or a part of it, to target. There is a result if the load came to its end.
+func loadTree(ctx context.Context, target string, r *record, f *fetcher, o LoadOptions, p *progress) (*LoadResult, error) {
+	l := &loader{fetcher: f, record: r, options: o, progress: p, elsewhere: map[string]string{}}
+	err := l.load(ctx, target)
+	if l.target != nil {
+		defer l.target.close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	failed := l.fileErrors()
+	if damaged(failed) {
+		return &l.result, failed
+	}
+	if err := l.target.sync(); err != nil {
+		return nil, fmt.Errorf("syncing: %w", err)
+	}
+	if o.Verify == VerifyReadback {
+		again := &progress{}
+		p.again.Store(again)
+		if err := l.target.verify(ctx, l.result.Roots, again); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.target.complete(); err != nil {
+		return nil, fmt.Errorf("completing the load: %w", err)
+	}
+	return &l.result, failed
+}
+
+// load makes all of the tree.
+func (l *loader) load(ctx context.Context, target string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var runCtx context.Context
 	l.running, runCtx = errgroup.WithContext(ctx)
 	l.running.SetLimit(batches)
-	err := l.tree(runCtx, r, func(e *entry) error { return l.make(runCtx, e) })
-	if err == nil {
-		l.flush(runCtx)
-	} else {
+	l.batch = newBatch(l, nil)
+	err := l.subtree(runCtx, l.record, l.options.Path, func(e *entry) error { return l.take(runCtx, target, e) })
+	if err != nil {
 		cancel()
 	}
+	l.flush(runCtx)
 	// The first error ends the other side with that of the context.
 	if runErr := l.running.Wait(); runErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = runErr
 	}
-	l.closeAll()
-	if err != nil {
-		return err
+	for _, d := range l.dirs { // of a load that failed
+		err = errors.Join(err, d.release())
 	}
-	if len(l.failed) > 0 {
-		return l.fileErrors()
-	}
-	if err := unix.Syncfs(l.root); err != nil {
-		return fmt.Errorf("syncing: %w", err)
-	}
-	return nil
+	return err
 }
 
-// closeAll closes what a load that failed left open.
-func (l *loader) closeAll() {
-	for _, d := range l.dirs {
-		if d.fd != l.root {
-			unix.Close(d.fd)
-		}
-	}
-	for f := range l.open {
-		unix.Close(f.fd)
-	}
-}
-
+// fileErrors names what could not be loaded.
 func (l *loader) fileErrors() error {
+	if len(l.failed) == 0 {
+		return nil
+	}
 	slices.SortFunc(l.failed, func(a, b failedFile) int { return cmp.Compare(a.number, b.number) })
 	errs := &FileErrors{}
 	for _, f := range l.failed {
@@ -210,75 +134,460 @@ func (l *loader) fileErrors() error {
 	return errs
 }
 
-// complete removes the mark of an unfinished load.
-func (l *loader) complete() error {
-	if err := unix.Unlinkat(l.root, marker, 0); err != nil {
-		return err
-	}
-	return errors.Join(setTime(l.root, l.rootMeta), unix.Fsync(l.root))
+func (l *loader) fail(it item, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = append(l.failed, failedFile{it.number, FileError{it.path(), err}})
 }
 
-// make makes one entry in the innermost open directory.
-func (l *loader) make(ctx context.Context, e *entry) error {
+// take takes the next record of the tree.
+func (l *loader) take(ctx context.Context, target string, e *entry) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	at := e.name
-	err := error(nil)
-	switch {
-	case len(l.dirs) == 0:
-		l.rootMeta = e
-		l.dirs = append(l.dirs, openDir{l.root, e, ""})
-	case e.kind == kindEnd:
-		at = l.dirs[len(l.dirs)-1].path
-		err = l.endDir()
+	l.number++
+	if l.target == nil {
+		return l.begin(ctx, target, e)
+	}
+	d := l.dirs[len(l.dirs)-1]
+	if e.kind == kindEnd {
+		return l.endDir(ctx, d)
+	}
+	it := item{dir: d, entry: e, number: l.number}
+	if e.kind == kindError {
+		l.fail(it, fmt.Errorf("%w: %s", ErrUnreadable, e.target))
+		return nil
+	}
+	if len(l.dirs) == 1 && e.name == marker {
+		return FileError{marker, errors.New("it has the name of the mark of an unfinished load")}
+	}
+	if e.kind == kindHard {
+		if it.entry, err = l.resolve(ctx, e, it.path()); err != nil {
+			return err
+		}
+	}
+	l.made.add(it.entry)
+	err = d.removeStale(e.name)
+	if err == nil && e.kind == kindDir {
+		err = l.makeDir(it)
+	}
+	if err != nil {
+		return FileError{it.path(), err}
+	}
+	if e.kind != kindDir {
+		l.enqueue(ctx, it)
+	}
+	return nil
+}
+
+// begin opens the target for the first record.
+func (l *loader) begin(ctx context.Context, target string, e *entry) error {
+	if e.kind == kindHard {
+		var err error
+		if e, err = l.elsewhereEntry(ctx, e.target); err != nil {
+			return err
+		}
+	}
+	root := *e
+	root.name = ""
+	switch e.kind {
+	case kindDir:
+		t, err := openDirTarget(target, l.record.ID, &root, l.options.Existing)
+		if err != nil {
+			return err
+		}
+		l.target, l.mirror = t, t.mirror
+		l.dirs = append(l.dirs, t.dir)
+		l.made.add(&root)
+		l.progress.count(&root)
+	case kindFile:
+		l.result.Roots = entryRoots(&root, Roots{})
+		t, err := openFileTarget(target, &root, l.options.Existing)
+		if err != nil {
+			return err
+		}
+		l.target = t
+		l.enqueue(ctx, item{dir: t.dir, entry: &root, number: l.number, opened: t.file})
+	case kindError:
+		return FileError{cmp.Or(l.options.Path, "."), fmt.Errorf("%w: %s", ErrUnreadable, e.target)}
 	default:
-		d := l.dirs[len(l.dirs)-1]
-		at = path.Join(d.path, e.name)
-		err = l.makeIn(ctx, d, e, at)
+		return FileError{l.options.Path, errors.New("only a directory or a file can be loaded alone")}
 	}
-	if err != nil && ctx.Err() == nil {
-		return FileError{cmp.Or(at, "."), err}
+	return nil
+}
+
+// resolve returns a hard link as it is to be made: a link in what is loaded, or else, once, the entry itself.
+func (l *loader) resolve(ctx context.Context, e *entry, at string) (*entry, error) {
+	base := l.options.Path
+	if base == "" {
+		return e, nil
 	}
-	if e.kind != kindFile {
-		l.progress.count(e)
+	if below(e.target, base) {
+		return &entry{kind: kindHard, name: e.name, target: e.target[len(base)+1:]}, nil
+	}
+	if first, made := l.elsewhere[e.target]; made {
+		return &entry{kind: kindHard, name: e.name, target: first}, nil
+	}
+	l.elsewhere[e.target] = at
+	found, err := l.elsewhereEntry(ctx, e.target)
+	if err != nil {
+		return nil, err
+	}
+	found.name = e.name
+	return found, nil
+}
+
+func (l *loader) elsewhereEntry(ctx context.Context, at string) (*entry, error) {
+	if l.table == nil {
+		var err error
+		if l.table, err = l.fetcher.table(ctx, l.record); err != nil {
+			return nil, err
+		}
+	}
+	e, err := l.find(ctx, l.table, at)
+	if errors.Is(err, ErrPathNotFound) || err == nil && slices.Contains([]kind{kindDir, kindHard, kindError}, e.kind) {
+		return nil, errTree
+	}
+	return e, err
+}
+
+// outDir is an open directory that a load fills.
+type outDir struct {
+	fd     int
+	path   string
+	entry  *entry
+	fresh  bool     // it was empty: nothing is in it but what this load put there
+	stale  []string // what was found in it, sorted, that is to go unless the snapshot has it
+	isRoot bool     // it is the target's, which completes and closes it
+
+	refs  atomic.Int32 // the last to release it completes it
+	ended atomic.Bool  // all that is in it was made
+}
+
+// release drops one claim on the directory.
+func (d *outDir) release() error {
+	if d.refs.Add(-1) > 0 || d.isRoot {
+		return nil
+	}
+	err := error(nil)
+	if d.ended.Load() {
+		err = d.setMeta()
+	}
+	if err = errors.Join(err, unix.Close(d.fd)); err != nil {
+		return FileError{cmp.Or(d.path, "."), err}
+	}
+	return nil
+}
+
+func (d *outDir) setMeta() error {
+	if !d.fresh {
+		if err := removeXattrs(d.fd, d.entry); err != nil {
+			return err
+		}
+	}
+	if err := setMeta(d.fd, d.entry); err != nil {
+		return err
+	}
+	return setTime(d.fd, ".", d.entry)
+}
+
+// removeStale removes what was found before name; everything if that is empty.
+func (d *outDir) removeStale(name string) error {
+	for len(d.stale) > 0 && (name == "" || d.stale[0] <= name) {
+		if d.stale[0] != name {
+			if err := remove(d.fd, d.stale[0]); err != nil {
+				return fmt.Errorf("removing %q: %w", d.stale[0], err)
+			}
+		}
+		d.stale = d.stale[1:]
+	}
+	return nil
+}
+
+// makeDir makes a directory, or takes one that is there, and makes it the innermost one.
+func (l *loader) makeDir(it item) error {
+	parent, name := it.dir.fd, it.entry.name
+	fresh, err := ensureDir(parent, name)
+	if err != nil {
+		return err
+	}
+	d := &outDir{path: it.path(), entry: it.entry, fresh: fresh}
+	if d.fd, err = openNoAtime(parent, name, unix.O_DIRECTORY); err != nil {
+		return err
+	}
+	d.refs.Store(1)
+	l.dirs = append(l.dirs, d)
+	l.progress.count(it.entry)
+	if fresh {
+		return nil
+	}
+	if err := removeDefaultACL(d.fd); err != nil {
+		return err
+	}
+	if l.mirror {
+		d.stale, err = readNames(d.fd)
 	}
 	return err
 }
 
-func (l *loader) makeIn(ctx context.Context, d openDir, e *entry, at string) error {
-	switch e.kind {
-	case kindDir:
-		if err := unix.Mkdirat(d.fd, e.name, 0o700); err != nil {
+// ensureDir makes a directory unless there is one, which is made accessible to its owner.
+func ensureDir(parent int, name string) (fresh bool, err error) {
+	err = unix.Mkdirat(parent, name, 0o700)
+	if !errors.Is(err, unix.EEXIST) {
+		return err == nil, err
+	}
+	fd, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		if err = remove(parent, name); err == nil {
+			err = unix.Mkdirat(parent, name, 0o700)
+		}
+		return err == nil, err
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := fstat(fd, &st); err != nil || st.Mode&0o700 == 0o700 {
+		return false, err
+	}
+	return false, unix.Chmod(fdPath(fd), 0o700)
+}
+
+// endDir ends the innermost directory. Files of it may still be on their way.
+func (l *loader) endDir(ctx context.Context, d *outDir) error {
+	if err := d.removeStale(""); err != nil {
+		return FileError{cmp.Or(d.path, "."), err}
+	}
+	l.result.Roots = l.made.add(&entry{kind: kindEnd})
+	l.dirs = l.dirs[:len(l.dirs)-1]
+	d.ended.Store(true)
+	return d.release()
+}
+
+// item is an entry to be made.
+type item struct {
+	dir    *outDir
+	entry  *entry
+	number int
+	opened *outFile // a file that is open already
+}
+
+func (it item) path() string { return path.Join(it.dir.path, it.entry.name) }
+
+// enqueue puts an entry into the batch.
+func (l *loader) enqueue(ctx context.Context, it item) {
+	b := l.batch
+	if n := len(b.items); n == 0 || b.items[n-1].dir != it.dir {
+		b.handles++
+	}
+	if it.entry.kind == kindFile {
+		b.bytes += it.entry.size
+		if it.entry.form != formWhole {
+			b.handles++
+		}
+		if it.entry.flags&flagChanged != 0 {
+			l.result.Changed = append(l.result.Changed, cmp.Or(it.path(), "."))
+		}
+	}
+	it.dir.refs.Add(1)
+	b.items = append(b.items, it)
+	if len(b.items) >= batchEntries || b.bytes >= batchBytes || b.handles >= batchHandles {
+		l.flush(ctx)
+	}
+}
+
+// flush starts to load the batch. It waits while enough are being loaded.
+func (l *loader) flush(ctx context.Context) {
+	b := l.batch
+	if len(b.items) == 0 {
+		return
+	}
+	l.batch = newBatch(l, b.turn)
+	l.running.Go(func() error { return b.run(ctx) })
+}
+
+// batch is a number of entries that are made together.
+type batch struct {
+	*loader
+	items   []item
+	bytes   int64
+	handles int
+
+	files   []*outFile // opened so far
+	wants   []want
+	fetches *errgroup.Group
+	turn    *turn
+}
+
+func newBatch(l *loader, before *turn) *batch {
+	return &batch{loader: l, turn: &turn{done: make(chan struct{}), before: before}}
+}
+
+// turn is the place of a batch in their order.
+type turn struct {
+	done   chan struct{} // closed when the batch is done
+	before *turn         // nil when all before are done
+}
+
+// wait waits until all batches before are done.
+func (t *turn) wait(ctx context.Context) error {
+	for ; t.before != nil; t.before = t.before.before {
+		select {
+		case <-t.before.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// end says that the batch is done, and forgets those before that are.
+func (t *turn) end() {
+	for t.before != nil {
+		select {
+		case <-t.before.done:
+			t.before = t.before.before
+			continue
+		default:
+		}
+		break
+	}
+	close(t.done)
+}
+
+// run makes the entries of a batch.
+func (b *batch) run(ctx context.Context) (err error) {
+	defer b.turn.end()
+	defer func() {
+		for _, it := range b.items {
+			err = errors.Join(err, it.dir.release())
+		}
+	}()
+	var fetchCtx context.Context
+	b.fetches, fetchCtx = errgroup.WithContext(ctx)
+	b.fetches.SetLimit(batchFetches)
+	err = b.make(fetchCtx)
+	if fetchErr := b.fetches.Wait(); fetchErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = fetchErr
+	}
+	for _, f := range b.files {
+		f.abandon()
+	}
+	if err != nil {
+		return err
+	}
+	return b.link(ctx)
+}
+
+// make makes all but hard links, and starts to fetch what is to be in it.
+func (b *batch) make(ctx context.Context) error {
+	for _, it := range b.items {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		fd, err := openNoAtime(d.fd, e.name, unix.O_DIRECTORY)
+		err := error(nil)
+		switch {
+		case it.entry.kind == kindHard:
+			continue
+		case it.entry.kind != kindFile:
+			err = it.makeSpecial()
+			b.progress.count(it.entry)
+		case it.opened == nil && it.entry.form == formWhole:
+			err = b.makeSmall(ctx, it)
+		default:
+			err = b.makeFile(ctx, it)
+		}
+		if err != nil && ctx.Err() == nil {
+			return asFileError(it, err)
+		}
+	}
+	b.fetchWanted(ctx)
+	return nil
+}
+
+func asFileError(it item, err error) error {
+	if file := (FileError{}); errors.As(err, &file) {
+		return err
+	}
+	return FileError{cmp.Or(it.path(), "."), err}
+}
+
+// want has a chunk fetched, sooner or later.
+func (b *batch) want(ctx context.Context, w want) {
+	b.wants = append(b.wants, w)
+	if len(b.wants) >= batchFetch {
+		b.fetchWanted(ctx)
+	}
+}
+
+func (b *batch) fetchWanted(ctx context.Context) {
+	if wants := b.wants; len(wants) > 0 {
+		b.wants = nil
+		b.fetches.Go(func() error { return b.fetch(ctx, wants) })
+	}
+}
+
+// link makes the hard links of a batch, once all that comes before them is there.
+func (b *batch) link(ctx context.Context) error {
+	for _, it := range b.items {
+		if it.entry.kind != kindHard {
+			continue
+		}
+		if err := b.turn.wait(ctx); err != nil {
+			return err
+		}
+		if err := b.makeHard(it); err != nil {
+			return FileError{it.path(), fmt.Errorf("linking to %q: %w", it.entry.target, err)}
+		}
+		b.progress.count(it.entry)
+	}
+	return nil
+}
+
+// makeHard links to an entry that was made before. No part of the way to it may be a symlink.
+func (b *batch) makeHard(it item) error {
+	root := b.target.(*dirTarget).dir.fd
+	parts := strings.Split(it.entry.target, "/")
+	at := root
+	for _, part := range parts[:len(parts)-1] {
+		next, err := unix.Openat(at, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if at != root {
+			unix.Close(at)
+		}
 		if err != nil {
 			return err
 		}
-		l.dirs = append(l.dirs, openDir{fd, e, at})
-		return nil
-	case kindFile:
-		return l.makeFile(ctx, d, e, at)
-	case kindHard:
-		return l.makeHard(d, e)
-	case kindLink:
-		return makeLink(d.fd, e)
+		at = next
 	}
-	return makeSpecial(d.fd, e)
+	err := it.clear()
+	if err == nil {
+		err = unix.Linkat(at, parts[len(parts)-1], it.dir.fd, it.entry.name, 0)
+	}
+	if at != root {
+		unix.Close(at)
+	}
+	return err
 }
 
-func (l *loader) endDir() error {
-	n := len(l.dirs)
-	d := l.dirs[n-1]
-	l.dirs = l.dirs[:n-1]
-	if d.fd == l.root {
-		if err := removeXattrs(d.fd, d.entry); err != nil {
-			return err
-		}
-		return setMeta(d.fd, d.entry)
+// clear removes what has the name of an entry that is to be made.
+func (it item) clear() error {
+	if it.dir.fresh {
+		return nil
 	}
-	return errors.Join(setMeta(d.fd, d.entry), unix.Close(d.fd))
+	return remove(it.dir.fd, it.entry.name)
+}
+
+// makeSpecial makes what is neither directory nor file.
+func (it item) makeSpecial() error {
+	if err := it.clear(); err != nil {
+		return err
+	}
+	dir, e := it.dir.fd, it.entry
+	if e.kind == kindLink {
+		return makeLink(dir, e)
+	}
+	return makeNode(dir, e)
 }
 
 func makeLink(dir int, e *entry) error {
@@ -293,11 +602,11 @@ func makeLink(dir int, e *entry) error {
 	if err := unix.Fchownat(dir, e.name, int(e.uid), int(e.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("setting owner: %w", err)
 	}
-	return unix.UtimesNanoAt(dir, e.name, e.times(), unix.AT_SYMLINK_NOFOLLOW)
+	return setTime(dir, e.name, e)
 }
 
-// makeSpecial makes a FIFO or a device.
-func makeSpecial(dir int, e *entry) error {
+// makeNode makes a FIFO or a device.
+func makeNode(dir int, e *entry) error {
 	mode, dev := uint32(unix.S_IFIFO), 0
 	switch e.kind {
 	case kindChar:
@@ -312,248 +621,9 @@ func makeSpecial(dir int, e *entry) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(setMeta(fd, e), unix.Close(fd))
-}
-
-// makeHard links to an entry that was made before. No part of the way to it may be a symlink.
-func (l *loader) makeHard(d openDir, e *entry) error {
-	parts := strings.Split(e.target, "/")
-	at := l.root
-	for _, part := range parts[:len(parts)-1] {
-		next, err := unix.Openat(at, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if at != l.root {
-			unix.Close(at)
-		}
-		if err != nil {
-			return fmt.Errorf("linking to %q: %w", e.target, err)
-		}
-		at = next
-	}
-	err := unix.Linkat(at, parts[len(parts)-1], d.fd, e.name, 0)
-	if at != l.root {
-		unix.Close(at)
-	}
-	if err != nil {
-		return fmt.Errorf("linking to %q: %w", e.target, err)
-	}
-	return nil
-}
-
-// outFile is a file being written.
-type outFile struct {
-	loader  *loader
-	entry   *entry
-	path    string
-	number  int
-	fd      int
-	pending atomic.Int32
-
-	mu  sync.Mutex
-	err error // ErrDamaged
-}
-
-func (f *outFile) fail(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err == nil {
-		f.err = err
-	}
-}
-
-// release drops one claim on the file; the last one completes it.
-func (f *outFile) release() error {
-	if f.pending.Add(-1) > 0 {
-		return nil
-	}
-	l := f.loader
-	err := setMeta(f.fd, f.entry)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.open, f)
-	if err := errors.Join(err, unix.Close(f.fd)); err != nil {
-		return FileError{f.path, err}
-	}
-	if f.err != nil {
-		l.failed = append(l.failed, failedFile{f.number, FileError{f.path, f.err}})
-		return nil
-	}
-	l.progress.count(f.entry)
-	return nil
-}
-
-// makeFile makes a file, at its full length and empty, and plans its chunks.
-func (l *loader) makeFile(ctx context.Context, d openDir, e *entry, at string) error {
-	fd, err := unix.Openat(d.fd, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	err = errors.Join(setMetaOf(fdPath(fd), e), unix.Close(fd))
 	if err != nil {
 		return err
 	}
-	l.made++
-	f := &outFile{loader: l, entry: e, path: at, number: l.made, fd: fd}
-	f.pending.Store(1)
-	l.mu.Lock()
-	l.open[f] = struct{}{}
-	l.mu.Unlock()
-	if e.size > 0 {
-		err = retry0(func() error { return unix.Ftruncate(fd, e.size) })
-	}
-	if err == nil {
-		err = l.planFile(ctx, f)
-	}
-	if damaged(err) {
-		f.fail(err)
-		err = nil
-	}
-	err = errors.Join(err, f.release())
-	l.batch.files++
-	if l.batch.files >= batchFiles {
-		l.flush(ctx)
-	}
-	return err
-}
-
-// flush starts to load the batch. It waits while enough are being loaded.
-func (l *loader) flush(ctx context.Context) {
-	wants := l.batch.wants
-	l.batch = batch{}
-	if len(wants) > 0 {
-		l.running.Go(func() error { return l.fetch(ctx, wants) })
-	}
-}
-
-func (l *loader) planFile(ctx context.Context, f *outFile) error {
-	e := &f.entry.file
-	if e.form == formWhole {
-		return l.planCells(ctx, f, 0, e.size, &spanList{extents: []extent{{0, e.size}}, cells: []cellDigest{{0, e.whole}}})
-	}
-	h := newFileHash(e.size)
-	err := l.eachList(ctx, e, func(number int64, c *spanList) error {
-		start, length := number*spanSize, spanLength(e.size, number)
-		if e.form == formVariable {
-			return l.planChunks(ctx, f, start, c)
-		}
-		if len(c.cells) > 0 {
-			h.add(number, spanDigest(c.cells))
-		}
-		return l.planCells(ctx, f, start, length, c)
-	})
-	if err == nil && e.form == formFixed && h.sum() != e.digest {
-		return fmt.Errorf("%w: cells do not make up the file", ErrDamaged)
-	}
-	return err
-}
-
-// planChunks wants the chunks of a span of a file of variable chunks.
-func (l *loader) planChunks(ctx context.Context, f *outFile, start int64, c *spanList) error {
-	return errors.New("not built yet")
-}
-
-// planCells wants the cells of a span that have a chunk, and writes the zeros of those that do not but are no hole.
-func (l *loader) planCells(ctx context.Context, f *outFile, start, length int64, c *spanList) error {
-	todo := c.cells
-	for _, run := range touched(c.extents) {
-		for number := uint32(run[0]); int64(number) < run[1]; number++ {
-			at := int64(number) * cellSize
-			w := cellWriter{f, start, at, cellLength(length, number), c.extents}
-			if len(todo) == 0 || todo[0].number != number {
-				if err := w.write(l.zeros[:w.length]); err != nil {
-					return err
-				}
-				continue
-			}
-			f.pending.Add(1)
-			l.batch.wants = append(l.batch.wants, want{todo[0].digest, w.use})
-			todo = todo[1:]
-			if len(l.batch.wants) >= batchChunks {
-				l.flush(ctx)
-			}
-		}
-	}
-	if len(todo) > 0 {
-		return fmt.Errorf("%w: a cell lies in a hole", ErrDamaged)
-	}
-	return nil
-}
-
-// cellWriter writes one cell of a file, but for the holes in it.
-type cellWriter struct {
-	f       *outFile
-	start   int64 // of the span in the file
-	at      int64 // of the cell in the span
-	length  int64
-	extents []extent
-}
-
-func (w cellWriter) use(chunk []byte, err error) error {
-	if err == nil && int64(len(chunk)) != w.length {
-		err = fmt.Errorf("%w: chunk of %d bytes for a cell of %d", ErrDamaged, len(chunk), w.length)
-	}
-	if err != nil {
-		w.f.fail(err)
-	} else if err := w.write(chunk); err != nil {
-		return FileError{w.f.path, errors.Join(err, w.f.release())}
-	}
-	return w.f.release()
-}
-
-func (w cellWriter) write(chunk []byte) error {
-	end := w.at + w.length
-	i := sort.Search(len(w.extents), func(i int) bool { return w.extents[i].off+w.extents[i].length > w.at })
-	for ; i < len(w.extents) && w.extents[i].off < end; i++ {
-		from, to := max(w.at, w.extents[i].off), min(end, w.extents[i].off+w.extents[i].length)
-		if err := writeFull(w.f.fd, chunk[from-w.at:to-w.at], w.start+from); err != nil {
-			return err
-		}
-	}
-	w.f.loader.progress.bytes.Add(w.length)
-	return nil
-}
-
-// fdPath names an open file for system calls that take a path.
-func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
-
-func (e *entry) times() []unix.Timespec {
-	t := unix.Timespec{Sec: e.sec, Nsec: int64(e.nsec)}
-	return []unix.Timespec{t, t}
-}
-
-func setTime(fd int, e *entry) error {
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fdPath(fd), e.times(), 0); err != nil {
-		return fmt.Errorf("setting time: %w", err)
-	}
-	return nil
-}
-
-// setMeta sets all metadata. The owner comes first, because changing it drops capabilities and setuid; the mode comes after the
-// attributes, which could not be set any more on a file without write permission; the time comes last.
-func setMeta(fd int, e *entry) error {
-	at := fdPath(fd)
-	if err := unix.Chown(at, int(e.uid), int(e.gid)); err != nil {
-		return fmt.Errorf("setting owner: %w", err)
-	}
-	for _, x := range e.xattrs {
-		if err := unix.Setxattr(at, x.name, []byte(x.value), 0); err != nil {
-			return fmt.Errorf("setting attribute %q: %w", x.name, err)
-		}
-	}
-	if err := unix.Chmod(at, e.mode); err != nil {
-		return fmt.Errorf("setting mode: %w", err)
-	}
-	return setTime(fd, e)
-}
-
-// removeXattrs removes attributes that the entry does not have.
-func removeXattrs(fd int, e *entry) error {
-	present, err := fdXattrs(fd)
-	if err != nil {
-		return err
-	}
-	for _, x := range present {
-		if slices.ContainsFunc(e.xattrs, func(w xattr) bool { return w.name == x.name }) {
-			continue
-		}
-		if err := unix.Removexattr(fdPath(fd), x.name); err != nil && !errors.Is(err, unix.ENODATA) {
-			return fmt.Errorf("removing attribute %q: %w", x.name, err)
-		}
-	}
-	return nil
+	return setTime(dir, e.name, e)
 }

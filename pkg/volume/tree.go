@@ -2,11 +2,15 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
+	"sort"
 	"strings"
 
 	"github.com/zeebo/blake3"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -177,32 +181,191 @@ func (f *fetcher) tree(ctx context.Context, r *record, visit func(*entry) error)
 	return err
 }
 
-// records hands the records of segments to visit, in their order.
-func (f *fetcher) records(ctx context.Context, table []segment, visit func(*entry) error) error {
-	for len(table) > 0 {
-		n := min(len(table), treeGroup)
-		digests := make([]Hash, n)
-		for i, s := range table[:n] {
-			digests[i] = s.digest
-		}
-		table = table[n:]
-		chunks, err := f.read(ctx, digests)
+// subtree hands what is at path, and all below it, to visit, in the order of the tree: first the entry itself, and if it is a
+// directory its end last. The root is "". It returns ErrPathNotFound if the snapshot proves not to have the path.
+func (f *fetcher) subtree(ctx context.Context, r *record, path string, visit func(*entry) error) error {
+	if path == "" {
+		return f.tree(ctx, r, visit)
+	}
+	table, err := f.table(ctx, r)
+	if err != nil {
+		return err
+	}
+	var m merkle
+	found, done := false, false
+	for at, err := range f.entries(ctx, within(table, path)) {
 		if err != nil {
-			return fmt.Errorf("reading tree: %w", err)
+			return err
 		}
-		for _, chunk := range chunks {
-			for len(chunk) > 0 {
-				var e *entry
-				if e, chunk, err = nextEntry(chunk); err != nil {
-					return fmt.Errorf("reading tree: %w", err)
-				}
-				if err := visit(e); err != nil {
-					return err
-				}
+		e := at.entry
+		if found = found || e.kind != kindEnd && at.path() == path; !found || done {
+			continue
+		}
+		if len(m.open) > 0 || e.kind == kindDir {
+			if roots := m.add(e); e.kind == kindEnd && roots != e.roots {
+				return errTree
+			}
+		}
+		done = len(m.open) == 0
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !found:
+		return fmt.Errorf("%w: %q", ErrPathNotFound, path)
+	case !done:
+		return errTree
+	}
+	return nil
+}
+
+// find returns the entry at path. One that is another name of an earlier entry is returned as such.
+func (f *fetcher) find(ctx context.Context, table []segment, path string) (*entry, error) {
+	if part := within(table, path); len(part) > 0 {
+		for at, err := range f.entries(ctx, part[:1]) {
+			if err != nil {
+				return nil, err
+			}
+			if at.kind != kindEnd && at.path() == path {
+				return at.entry, nil
 			}
 		}
 	}
+	return nil, fmt.Errorf("%w: %q", ErrPathNotFound, path)
+}
+
+// within returns the segments that hold what is at path and below it: all that begin there, and the one before them.
+func within(table []segment, path string) []segment {
+	first := sort.Search(len(table), func(i int) bool { return comparePaths(table[i].path, path) > 0 })
+	end := first
+	for end < len(table) && below(table[end].path, path) {
+		end++
+	}
+	return table[max(first-1, 0):end]
+}
+
+// below tells whether a path leads to something in the directory dir, at any depth.
+func below(path, dir string) bool {
+	return dir == "" && path != "" || len(path) > len(dir) && path[len(dir)] == '/' && path[:len(dir)] == dir
+}
+
+// located is a record and where it is.
+type located struct {
+	*entry
+	order *order
+}
+
+// path returns the path of the entry; of an end, the directory's.
+func (l located) path() string {
+	names := l.order.names
+	if l.kind == kindDir {
+		names = names[:len(names)-1] // the last is for those in it
+	}
+	return strings.Join(names, "/")
+}
+
+// entries yields the records of segments with their paths, which are taken on trust where a segment before is left out. What
+// it yields is valid until the next.
+func (f *fetcher) entries(ctx context.Context, table []segment) iter.Seq2[located, error] {
+	return func(yield func(located, error) bool) {
+		stop := errors.New("stop")
+		err := f.segments(ctx, table, func(s segment, chunk []byte) error {
+			return eachRecord(chunk, newOrder(s.path), func(l located) error {
+				if !yield(l, nil) {
+					return stop
+				}
+				return nil
+			})
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield(located{}, err)
+		}
+	}
+}
+
+// eachRecord hands the records of a segment to visit.
+func eachRecord(chunk []byte, o *order, visit func(located) error) error {
+	for len(chunk) > 0 {
+		e, rest, err := nextEntry(chunk)
+		if err != nil {
+			return fmt.Errorf("reading tree: %w", err)
+		}
+		if !o.next(e) {
+			return errTree
+		}
+		if err := visit(located{e, o}); err != nil {
+			return err
+		}
+		chunk = rest
+	}
 	return nil
+}
+
+// records hands the records of segments to visit, in their order.
+func (f *fetcher) records(ctx context.Context, table []segment, visit func(*entry) error) error {
+	return f.segments(ctx, table, func(_ segment, chunk []byte) error {
+		for len(chunk) > 0 {
+			e, rest, err := nextEntry(chunk)
+			if err != nil {
+				return fmt.Errorf("reading tree: %w", err)
+			}
+			if err := visit(e); err != nil {
+				return err
+			}
+			chunk = rest
+		}
+		return nil
+	})
+}
+
+// segments hands segments to visit, in their order, and fetches the next few meanwhile.
+func (f *fetcher) segments(ctx context.Context, table []segment, visit func(s segment, chunk []byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	defer func() {
+		cancel()
+		_ = g.Wait() // whatever was fetched ahead is not wanted any more
+	}()
+	groups := make(chan [][]byte)
+	g.Go(func() error {
+		defer close(groups)
+		for rest := table; len(rest) > 0; {
+			n := min(len(rest), treeGroup)
+			chunks, err := f.readSegments(ctx, rest[:n])
+			if err != nil {
+				return err
+			}
+			rest = rest[n:]
+			select {
+			case groups <- chunks:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	for chunks := range groups {
+		for _, chunk := range chunks {
+			if err := visit(table[0], chunk); err != nil {
+				return err
+			}
+			table = table[1:]
+		}
+	}
+	return g.Wait()
+}
+
+func (f *fetcher) readSegments(ctx context.Context, table []segment) ([][]byte, error) {
+	digests := make([]Hash, len(table))
+	for i, s := range table {
+		digests[i] = s.digest
+	}
+	chunks, err := f.read(ctx, digests)
+	if err != nil {
+		return nil, fmt.Errorf("reading tree: %w", err)
+	}
+	return chunks, nil
 }
 
 // order knows which record may come next in a tree.
@@ -210,6 +373,16 @@ type order struct {
 	image bool
 	names []string // the last name in each open directory: they must ascend
 	ended bool
+}
+
+// newOrder returns an order for records that begin at path.
+func newOrder(path string) *order {
+	if path == "" {
+		return &order{}
+	}
+	names := strings.Split(path, "/")
+	names[len(names)-1] = ""
+	return &order{names: names}
 }
 
 // next tells whether a record may come next.

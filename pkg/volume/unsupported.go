@@ -12,4 +12,6 @@ var errLinux = fmt.Errorf("%w: saving and loading need Linux", errors.ErrUnsuppo
 
 func scanTree(context.Context, string, sink, *progress) (Roots, error) { return Roots{}, errLinux }
 
-func loadTree(context.Context, string, *record, *fetcher, Verify, *progress) error { return errLinux }
+func loadTree(context.Context, string, *record, *fetcher, LoadOptions, *progress) (*LoadResult, error) {
+	return nil, errLinux
+}
