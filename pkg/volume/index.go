@@ -64,9 +64,9 @@ func decodeIndex(b []byte) ([]described, error) {
 
 // packInfo is what the index keeps of a pack.
 type packInfo struct {
-	id     packID
-	header [headerSize]byte
-	size   uint32
+	id        packID
+	header    [headerSize]byte
+	size      uint32
 	missing   bool // it does not exist, or not in its size
 	condemned bool // it is about to be deleted
 }

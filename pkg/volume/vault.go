@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -45,8 +44,6 @@ type config struct {
 const (
 	configName   = "config"
 	configFormat = "lockstep-vault"
-	keyMagic     = "lockstep vault key 1\n"
-	keyPrefix    = "keys/"
 
 	// maxSmall bounds objects that are read whole, other than packs.
 	maxSmall = 64 << 20
@@ -66,29 +63,52 @@ func Create(ctx context.Context, s store.Store, recipients ...age.Recipient) (*V
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, fmt.Errorf("creating vault: %w", err)
 	}
-	id, master := make([]byte, 16), make([]byte, masterSize)
-	rand.Read(id)
+	id, master := randomName(), make([]byte, masterSize)
 	rand.Read(master)
-	v := &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: hex.EncodeToString(id)}
-	key, err := wrapKey(v.id, master, recipients)
-	if err != nil {
-		return nil, fmt.Errorf("creating vault: %w", err)
-	}
-	if v.config, err = v.newConfig(); err != nil {
-		return nil, fmt.Errorf("creating vault: %w", err)
-	}
-	// The key goes first: whoever finds a config can open it. Of several creators the first to write its config wins, and the
-	// others' keys, which name another vault, are ignored for ever.
-	if err := s.Put(ctx, keyPrefix+randomName(), key); err != nil {
-		return nil, fmt.Errorf("creating vault: %w", err)
-	}
-	switch err := s.Put(ctx, configName, v.config); {
-	case errors.Is(err, store.ErrExists):
-		return nil, fmt.Errorf("creating vault: %w", ErrVaultExists)
-	case err != nil:
+	v := newVault(s, id, master)
+	if err := v.create(ctx, recipients); err != nil {
 		return nil, fmt.Errorf("creating vault: %w", err)
 	}
 	return v, nil
+}
+
+// create writes the objects of a new Vault. The keys go first: whoever finds a config can open it. Of several creators the
+// first to write its config wins, and the others' keys, which name another vault, are ignored for ever.
+func (v *Vault) create(ctx context.Context, recipients []age.Recipient) error {
+	keys := make([]keyObject, len(recipients))
+	for i, r := range recipients {
+		var err error
+		if keys[i], err = newKey(v.id, v.keys.master, r); err != nil {
+			return err
+		}
+		if err := v.store.Put(ctx, keys[i].Name, keys[i].Data); err != nil {
+			return err
+		}
+	}
+	var err error
+	if v.config, err = v.newConfig(); err != nil {
+		return err
+	}
+	switch err := v.store.Put(ctx, configName, v.config); {
+	case errors.Is(err, store.ErrExists):
+		return ErrVaultExists
+	case err != nil:
+		return err
+	}
+	for i, r := range recipients {
+		d := keyDocument{Created: now()}
+		if text, ok := r.(fmt.Stringer); ok {
+			d.Recipient = text.String()
+		}
+		if err := v.describeKey(ctx, keys[i], d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newVault(s store.Store, id string, master []byte) *Vault {
+	return &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: id}
 }
 
 // Open opens a Vault with whichever of the identities fits. It returns ErrNoVault if the store proves to hold none,
@@ -101,18 +121,32 @@ func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vaul
 	if err != nil {
 		return nil, fmt.Errorf("opening vault: %w", err)
 	}
+	objects, err := readKeys(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	v, err := open(s, data, objects, identities)
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	return v, nil
+}
+
+// open opens a Vault with this config and these key objects.
+func open(s store.Store, data []byte, objects []keyObject, identities []age.Identity) (*Vault, error) {
 	c, err := decodeConfig(data)
 	if err != nil {
-		return nil, fmt.Errorf("opening vault: %w", err)
+		return nil, err
 	}
-	master, err := findKey(ctx, s, c.ID, identities)
+	master, err := openKeys(c.ID, objects, identities)
 	if err != nil {
-		return nil, fmt.Errorf("opening vault: %w", err)
+		return nil, err
 	}
-	v := &Vault{store: s, keys: newKeys(master), codec: newCodec(), config: data, id: c.ID}
+	v := newVault(s, c.ID, master)
+	v.config = data
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	if !hmac.Equal(data, v.signConfig(line)) {
-		return nil, fmt.Errorf("opening vault: object %q: %w: authentication failed", configName, ErrDamaged)
+		return nil, fmt.Errorf("object %q: %w: authentication failed", configName, ErrDamaged)
 	}
 	return v, nil
 }
@@ -121,12 +155,15 @@ func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vaul
 func (v *Vault) ID() string { return v.id }
 
 func (v *Vault) newConfig() ([]byte, error) {
-	line, err := json.Marshal(config{configFormat, version, v.id, time.Now().UTC().Truncate(time.Second)})
+	line, err := json.Marshal(config{configFormat, version, v.id, now()})
 	if err != nil {
 		return nil, err
 	}
 	return v.signConfig(line), nil
 }
+
+// now is the time to the second, as the Vault's JSON has it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 // signConfig returns the config object: the line and its authentication code.
 func (v *Vault) signConfig(line []byte) []byte {
@@ -158,77 +195,6 @@ func (v *Vault) confirm(ctx context.Context) error {
 		return fmt.Errorf("%w: it no longer holds the vault that was opened", store.ErrUnavailable)
 	}
 	return err
-}
-
-// wrapKey returns a key object: the master key, encrypted to the recipients.
-func wrapKey(id string, master []byte, recipients []age.Recipient) ([]byte, error) {
-	var out bytes.Buffer
-	w, err := age.Encrypt(&out, recipients...)
-	if err != nil {
-		return nil, fmt.Errorf("wrapping the master key: %w", err)
-	}
-	if _, err := io.WriteString(w, keyMagic+id+string(master)); err != nil {
-		return nil, fmt.Errorf("wrapping the master key: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("wrapping the master key: %w", err)
-	}
-	return out.Bytes(), nil
-}
-
-// unwrapKey returns the master key in a key object, or nil if it is for other identities or another vault.
-func unwrapKey(data []byte, id string, identities []age.Identity) ([]byte, error) {
-	r, err := age.Decrypt(bytes.NewReader(data), identities...)
-	if noMatch := (*age.NoIdentityMatchError)(nil); errors.As(err, &noMatch) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	content, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	rest, ok := bytes.CutPrefix(content, []byte(keyMagic))
-	if !ok || len(rest) != len(id)+masterSize {
-		return nil, fmt.Errorf("%w: not a vault key", ErrDamaged)
-	}
-	if string(rest[:len(id)]) != id {
-		return nil, nil
-	}
-	return rest[len(id):], nil
-}
-
-// findKey tries all key objects. One that is damaged only matters if no other opens the vault.
-func findKey(ctx context.Context, s store.Store, id string, identities []age.Identity) ([]byte, error) {
-	if len(identities) == 0 {
-		return nil, fmt.Errorf("%w: no key given", ErrWrongKey)
-	}
-	names, err := list(ctx, s, keyPrefix)
-	if err != nil {
-		return nil, err
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("%w: no key objects", ErrDamaged)
-	}
-	var damage error
-	for _, info := range names {
-		data, err := s.Get(ctx, info.Name, 0, -1)
-		if err != nil {
-			return nil, err
-		}
-		master, err := unwrapKey(data, id, identities)
-		if master != nil {
-			return master, nil
-		}
-		if err != nil {
-			damage = errors.Join(damage, fmt.Errorf("object %q: %w", info.Name, err))
-		}
-	}
-	if damage != nil {
-		return nil, damage
-	}
-	return nil, ErrWrongKey
 }
 
 func randomName() string {
