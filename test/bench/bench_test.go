@@ -20,7 +20,7 @@ import (
 // small makes a small dataset on the disk.
 func small(t *testing.T, pick func(string, *rand.Rand) ([]change, error)) (dataset, string) {
 	t.Helper()
-	d := dataset{name: "test", make: smallFiles(300, 20_000), pick: pick}
+	d := dataset{name: "test", make: smallFiles(1100, 6_000), pick: pick}
 	dir, err := d.prepare(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -89,23 +89,69 @@ func TestSameTellsContentFromTimes(t *testing.T) {
 	}
 }
 
-func TestServerCountsAndDelays(t *testing.T) {
-	const delay = 30 * time.Millisecond
-	server := httptest.NewServer(handler(newMemory(), delay))
-	defer server.Close()
-	start := time.Now()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/"+bucket+"/a/b", strings.NewReader("12345"))
+// ask sends one request to the server and returns status and body.
+func ask(t *testing.T, method, url, body string, header map[string]string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for k, v := range header {
+		r.Header.Set(k, v)
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body) // only the status matters
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status)
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(got)
+}
+
+func TestServerStores(t *testing.T) {
+	server := httptest.NewServer(handler(newMemory(), 0))
+	defer server.Close()
+	base := server.URL + "/" + bucket
+	const chunked = "5;chunk-signature=00\r\nhello\r\n3;chunk-signature=00\r\n...\r\n0;chunk-signature=00\r\n\r\n"
+	for _, step := range []struct {
+		method, path, body string
+		header             map[string]string
+		status             int
+		answer             string
+	}{
+		{http.MethodPut, "/a/1", "12345", map[string]string{"If-None-Match": "*", "X-Amz-Meta-Writer": "me"}, 200, ""},
+		{http.MethodPut, "/a/1", "other", map[string]string{"If-None-Match": "*"}, 412, "PreconditionFailed"},
+		{http.MethodGet, "/a/1", "", nil, 200, "12345"},
+		{http.MethodGet, "/a/1", "", map[string]string{"Range": "bytes=1-2"}, 206, "23"},
+		{http.MethodPut, "/a/2", chunked, map[string]string{"X-Amz-Decoded-Content-Length": "8"}, 200, ""},
+		{http.MethodGet, "/a/2", "", nil, 200, "hello..."},
+		{http.MethodPut, "/a/3", chunked, map[string]string{"X-Amz-Decoded-Content-Length": "7"}, 400, "announced"},
+		{http.MethodPut, "/a/3", chunked, map[string]string{"X-Amz-Decoded-Content-Length": "9"}, 400, "announced"},
+		{http.MethodPut, "/b/1", "1", nil, 200, ""},
+		{http.MethodGet, "?list-type=2&max-keys=2", "", nil, 200, "<Key>a/2</Key>"},
+		{http.MethodGet, "?list-type=2&max-keys=2", "", nil, 200, "<IsTruncated>true"},
+		{http.MethodGet, "?list-type=2&start-after=a/2", "", nil, 200, "<KeyCount>1<"},
+		{http.MethodGet, "?list-type=2&delimiter=/", "", nil, 200, "<Prefix>b/</Prefix>"},
+		{http.MethodDelete, "/a/1", "", nil, 204, ""},
+		{http.MethodGet, "/a/1", "", nil, 404, "NoSuchKey"},
+	} {
+		status, answer := ask(t, step.method, base+step.path, step.body, step.header)
+		if status != step.status || !strings.Contains(answer, step.answer) {
+			t.Errorf("%s %s: %d %q, want %d and %q", step.method, step.path, status, answer, step.status, step.answer)
+		}
+	}
+}
+
+func TestServerCountsAndDelays(t *testing.T) {
+	const delay = 30 * time.Millisecond
+	server := httptest.NewServer(handler(newMemory(), delay))
+	defer server.Close()
+	start := time.Now()
+	if status, answer := ask(t, http.MethodPut, server.URL+"/"+bucket+"/a/b", "12345", nil); status != http.StatusOK {
+		t.Fatal(status, answer)
 	}
 	if took := time.Since(start); took < delay {
 		t.Errorf("the request took %v, less than the delay", took)
@@ -152,7 +198,7 @@ func TestJudge(t *testing.T) {
 	over[0].Over = true
 	failed := runs("restic", 1)
 	failed[0].Fault = "broken"
-	goal := target{"save", "pg", storeLocal, opSave, "lockstep", []string{"restic", "kopia-tuned"}, wall, 2}
+	goal := target{"save", "pg", storeLocal, opSave, "", []string{"restic", "kopia-tuned"}, wall, 2}
 	for name, test := range map[string]struct {
 		results           []result
 		measured, verdict string

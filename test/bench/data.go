@@ -151,7 +151,7 @@ func smallFiles(n int, mean float64) func(ctx context.Context, dir, made string)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			sub := filepath.Join(dir, fmt.Sprintf("d%02d", i%1000/32), fmt.Sprintf("s%02d", i%32))
+			sub := filepath.Join(dir, fmt.Sprintf("d%02d", i%1000/32), fmt.Sprintf("s%02d", i%1000%32))
 			if i < 1000 {
 				if err := os.MkdirAll(sub, 0o755); err != nil {
 					return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -37,8 +38,10 @@ type repetition struct {
 // tool is a program that is measured.
 type tool struct {
 	name string
-	// version says what ran.
+	// version says what ran; it is empty if another entry does.
 	version string
+	// codec is what Lockstep compresses with.
+	codec string
 	// beside marks what is no rival but a yardstick; it has no repository and runs on the local store only.
 	beside bool
 	// command is how the tool does an operation; no arguments mean that it does not.
@@ -56,15 +59,8 @@ func isSave(op string) bool { return op == opSave || op == opNoChange || op == o
 
 // findTools finds what can be measured here; what cannot is named with its reason.
 func findTools(ctx context.Context, lockstepBin, self string) (tools []tool, missing []string) {
-	if help, err := output(ctx, lockstepBin, "volume", "save", "--help"); err != nil {
-		missing = append(missing, fmt.Sprintf("lockstep: %v", err))
-	} else {
-		tools = append(tools, lockstep(ctx, lockstepBin, ""))
-		if strings.Contains(help, "--compression") {
-			tools = append(tools, lockstep(ctx, lockstepBin, "zstd"))
-		}
-	}
-	for _, find := range []func(context.Context) ([]tool, error){restic, kopia} {
+	own := func(ctx context.Context) ([]tool, error) { return findLockstep(ctx, lockstepBin) }
+	for _, find := range []func(context.Context) ([]tool, error){own, restic, kopia} {
 		found, err := find(ctx)
 		if err != nil {
 			missing = append(missing, err.Error())
@@ -82,16 +78,36 @@ func output(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// lockstep is the program itself; codec is empty for its default.
-func lockstep(ctx context.Context, bin, codec string) tool {
+// defaultCodec finds in the help of "volume save" what it compresses with unless told.
+var defaultCodec = regexp.MustCompile(`--compression .*\(default "?(\w+)`)
+
+// findLockstep is the program as it comes, and with the other compressor if it has a choice.
+func findLockstep(ctx context.Context, bin string) ([]tool, error) {
 	version, err := output(ctx, bin, "version")
 	if err != nil {
-		version = err.Error()
+		return nil, err
 	}
-	t := tool{name: "lockstep", version: firstLine(version)}
-	if codec != "" {
-		t.name += "-" + codec
+	help, err := output(ctx, bin, "volume", "save", "--help")
+	if err != nil {
+		return nil, err
 	}
+	tools := []tool{{name: "lockstep", codec: "s2", version: firstLine(version)}}
+	if strings.Contains(help, "--compression") {
+		other := tool{name: "lockstep-zstd", codec: "zstd"}
+		if found := defaultCodec.FindStringSubmatch(help); found != nil && found[1] == "zstd" {
+			tools[0].codec, other = "zstd", tool{name: "lockstep-s2", codec: "s2"}
+		}
+		tools = append(tools, other)
+	}
+	for i := range tools {
+		tools[i].lockstep(bin, i > 0)
+	}
+	return tools, nil
+}
+
+// lockstep fills in how the program is run; explicit means that the compressor must be named.
+func (t *tool) lockstep(bin string, explicit bool) {
+	codec := t.codec
 	t.command = func(r *repetition, op string) command {
 		vault := "file://" + r.store.path
 		if r.store.host != "" {
@@ -104,7 +120,7 @@ func lockstep(ctx context.Context, bin, codec string) tool {
 			c.args = []string{bin, "vault", "init", vault, "-o", "json"}
 		case op == opLoad:
 			c.args = []string{bin, "volume", "load", r.id, r.target, "-o", "json"}
-		case codec != "":
+		case explicit:
 			c.args = []string{bin, "volume", "save", r.source, "-o", "json", "--compression", codec}
 		default:
 			c.args = []string{bin, "volume", "save", r.source, "-o", "json"}
@@ -118,7 +134,6 @@ func lockstep(ctx context.Context, bin, codec string) tool {
 		r.id = saved.ID
 		return err
 	}
-	return t
 }
 
 // coldCache empties a tool's cache before a load: after a disaster there is none.
