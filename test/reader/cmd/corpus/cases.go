@@ -1,0 +1,168 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockstep-dr/lockstep/pkg/volume"
+)
+
+// A corpusCase makes a directory and saves it.
+type corpusCase struct {
+	name string
+	keys int // one, if zero
+	make func(ctx context.Context, g *generator) error
+}
+
+func cases() []corpusCase {
+	return []corpusCase{
+		{name: "empty", make: func(ctx context.Context, g *generator) error { return g.save(ctx, "", volume.SaveOptions{}) }},
+		{name: "small-files", make: smallFiles},
+		{name: "kinds", make: kinds},
+		{name: "sparse", make: sparse},
+		{name: "fixed", make: fixed},
+		{name: "variable", make: variable},
+		{name: "encodings", make: encodings},
+		{name: "image", make: image},
+		{name: "snapshots", make: snapshots},
+		{name: "documents", make: documents},
+		{name: "two-keys", keys: 2, make: smallFiles},
+	}
+}
+
+// random is the same in every run.
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
+	return b
+}
+
+// prose is n bytes that compress well and do not repeat.
+func prose(n int, seed uint64) []byte {
+	r := rand.New(rand.NewPCG(seed, seed))
+	words := strings.Fields("protectionpolicies restorepoints revisions kustomizations hydrating deployments applications residuals")
+	var b bytes.Buffer
+	for b.Len() < n {
+		b.WriteString(words[r.IntN(len(words))] + " start the moment their volumes are whole, and not one moment before that, ")
+	}
+	return b.Bytes()[:n]
+}
+
+func (g *generator) write(name string, data []byte) error {
+	path := filepath.Join(g.source, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
+}
+
+func smallFiles(ctx context.Context, g *generator) error {
+	var errs []error
+	for name, data := range map[string]string{"a": "", "a.b": "one", "a-b": "two\n", "dir/a": "three", "dir/deep/er/file": "four", "dir.x": "one",
+		"\xff not utf-8": "five", "new\nline": "six", strings.Repeat("n", 255): "seven"} {
+		errs = append(errs, g.write(name, []byte(data)))
+	}
+	errs = append(errs, g.write("cell", prose(64<<10, 1)), os.Mkdir(filepath.Join(g.source, "dir/empty"), 0o700))
+	return errors.Join(append(errs, g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"app": "shop", "größe": "1 \"2\""}}))...)
+}
+
+func kinds(ctx context.Context, g *generator) error {
+	in := func(name string) string { return filepath.Join(g.source, name) }
+	err := errors.Join(
+		g.write("file", []byte("data")), g.write("sub/other", []byte("other")),
+		os.Chmod(in("file"), 0o640|os.ModeSetuid|os.ModeSetgid), os.Chmod(in("sub"), 0o777|os.ModeSticky), os.Chown(in("sub/other"), 1000, 4294967294),
+		os.Chtimes(in("file"), time.Unix(0, 0), time.Unix(-1, 999999999)), os.Chtimes(in("sub/other"), time.Unix(0, 0), time.Unix(4102444800, 1)),
+		unix.Lsetxattr(in("file"), "user.a", []byte("value\x00\xff"), 0), unix.Lsetxattr(in("file"), "user.empty", nil, 0),
+		unix.Lsetxattr(in("sub"), "user.dir", []byte("x"), 0),
+		unix.Lsetxattr(in("sub/other"), "system.posix_acl_access", acl(), 0),
+		unix.Lsetxattr(in("sub/other"), "security.capability", []byte{0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0),
+		os.Link(in("file"), in("sub/again")), os.Link(in("file"), in("z")),
+		os.Symlink("../out/of here", in("link")), os.Symlink(strings.Repeat("t", 4000), in("long")), os.Link(in("link"), in("link2")),
+		unix.Mkfifo(in("fifo"), 0o600), os.Link(in("fifo"), in("fifo2")),
+		unix.Mknod(in("char"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), unix.Mknod(in("block"), unix.S_IFBLK|0o660, int(unix.Mkdev(259, 70000))),
+	)
+	return errors.Join(err, g.save(ctx, "", volume.SaveOptions{}))
+}
+
+// acl is: the owner reads and writes, user 1001 and all others read.
+func acl() []byte {
+	none := []byte{0xff, 0xff, 0xff, 0xff}
+	return bytes.Join([][]byte{{2, 0, 0, 0}, {1, 0, 6, 0}, none, {2, 0, 4, 0, 0xe9, 3, 0, 0}, {4, 0, 4, 0}, none, {16, 0, 4, 0}, none, {32, 0, 4, 0}, none}, nil)
+}
+
+// hole makes a file with these bytes at these offsets and nothing else.
+func (g *generator) hole(name string, size int64, parts map[int64][]byte) error {
+	f, err := os.Create(filepath.Join(g.source, name))
+	if err != nil {
+		return err
+	}
+	errs := []error{f.Truncate(size)}
+	for at, data := range parts {
+		_, err := f.WriteAt(data, at)
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, f.Sync(), f.Close())...)
+}
+
+func sparse(ctx context.Context, g *generator) error {
+	page := prose(4096, 2)
+	return errors.Join(
+		g.hole("all", 1<<20, nil),
+		g.hole("small", 65536, map[int64][]byte{32768: page}),
+		g.hole("fixed", 200<<20, map[int64][]byte{0: page, 1<<20 + 8192: page, 150 << 20: page, 64<<20 - 4096: append(page, page...)}),
+		g.hole("variable", 70<<20+1, map[int64][]byte{4096: page, 69 << 20: prose(100_000, 3), 70 << 20: {1}}),
+		g.hole("zeros", 300<<10, map[int64][]byte{8192: make([]byte, 128<<10)}),
+		g.write("allocated", make([]byte, 128<<10)),
+		g.save(ctx, "", volume.SaveOptions{}),
+	)
+}
+
+// fixed has a file with so many cells that their list goes into a chunk, and one with few.
+func fixed(ctx context.Context, g *generator) error {
+	var big []byte
+	for len(big) < 72<<20 {
+		n := len(big) / (64 << 10) * 7 % 5
+		big = append(big, prose(64<<10, uint64(n))...)
+	}
+	return errors.Join(g.write("big", big[:72<<20]), g.write("pages", prose(3*64<<10+4096, 9)), g.save(ctx, "", volume.SaveOptions{}))
+}
+
+func variable(ctx context.Context, g *generator) error {
+	text := prose(500_001, 5)
+	return errors.Join(g.write("text", text), g.write("moved", append([]byte("in front "), text...)), g.write("just", prose(64<<10+1, 6)),
+		g.save(ctx, "", volume.SaveOptions{}))
+}
+
+func encodings(ctx context.Context, g *generator) error {
+	err := errors.Join(g.write("random", random(20_000)), g.write("s2", prose(100_001, 7)), g.save(ctx, "", volume.SaveOptions{Compression: volume.CompressS2}))
+	return errors.Join(err, g.write("zstd", prose(100_002, 8)), g.save(ctx, "", volume.SaveOptions{Compression: volume.CompressZstd}))
+}
+
+func image(ctx context.Context, g *generator) error {
+	return errors.Join(g.hole("disk", 8<<20, map[int64][]byte{0: prose(512, 1), 1 << 20: prose(150<<10, 2)}), g.save(ctx, "disk", volume.SaveOptions{}))
+}
+
+func snapshots(ctx context.Context, g *generator) error {
+	pages := prose(1<<20, 1)
+	err := errors.Join(g.write("pages", pages), g.write("log", prose(100_000, 2)), g.write("old", []byte("old")),
+		g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"n": "1"}}))
+	copy(pages[300_000:], "changed")
+	err = errors.Join(err, g.write("pages", pages), g.write("log", prose(120_000, 2)), os.Remove(filepath.Join(g.source, "old")), g.write("new", []byte("new")),
+		g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"n": "2"}}))
+	return errors.Join(err, g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"n": "3"}}))
+}
+
+func documents(ctx context.Context, g *generator) error {
+	return errors.Join(g.document(ctx, "point", "shop/2026-01-02", `{"a":1}`), g.document(ctx, "point", "ö\n", ""),
+		g.document(ctx, "x-1", strings.Repeat("n", 4096), string(prose(5000, 1))))
+}
