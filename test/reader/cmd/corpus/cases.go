@@ -37,6 +37,7 @@ func cases() []corpusCase {
 		{name: "snapshots", make: snapshots},
 		{name: "documents", make: documents},
 		{name: "two-keys", keys: 2, make: smallFiles},
+		{name: "added-key", make: addedKey},
 	}
 }
 
@@ -165,4 +166,13 @@ func snapshots(ctx context.Context, g *generator) error {
 func documents(ctx context.Context, g *generator) error {
 	return errors.Join(g.document(ctx, "point", "shop/2026-01-02", `{"a":1}`), g.document(ctx, "point", "ö\n", ""),
 		g.document(ctx, "x-1", strings.Repeat("n", 4096), string(prose(5000, 1))))
+}
+
+func addedKey(ctx context.Context, g *generator) error {
+	recipient, err := g.key("key2")
+	if err != nil {
+		return err
+	}
+	_, err = g.vault.AddKey(ctx, recipient, recipient.String(), "added later")
+	return errors.Join(err, smallFiles(ctx, g))
 }

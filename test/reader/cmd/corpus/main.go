@@ -81,15 +81,11 @@ type generator struct {
 func (g *generator) create(ctx context.Context, keys int) error {
 	var recipients []age.Recipient
 	for i := range keys {
-		identity, err := age.GenerateX25519Identity()
+		recipient, err := g.key(fmt.Sprintf("key%d", i+1))
 		if err != nil {
 			return err
 		}
-		recipients = append(recipients, identity.Recipient())
-		text := fmt.Sprintf("# The key of a test vault. There is nothing to protect.\n%s\n", identity)
-		if err := os.WriteFile(filepath.Join(g.dir, fmt.Sprintf("key%d", i+1)), []byte(text), 0o644); err != nil {
-			return err
-		}
+		recipients = append(recipients, recipient)
 	}
 	store, err := fs.Create(filepath.Join(g.dir, "vault"))
 	if err != nil {
@@ -97,6 +93,16 @@ func (g *generator) create(ctx context.Context, keys int) error {
 	}
 	g.vault, err = volume.Create(ctx, store, recipients...)
 	return err
+}
+
+// key makes a key and the file of that name for it.
+func (g *generator) key(name string) (*age.X25519Recipient, error) {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("# The key of a test vault. There is nothing to protect.\n%s\n", identity)
+	return identity.Recipient(), os.WriteFile(filepath.Join(g.dir, name), []byte(text), 0o644)
 }
 
 // save saves source, or one file of it as an image, and writes down what it holds.
