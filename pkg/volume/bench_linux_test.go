@@ -39,7 +39,7 @@ func benchmark(b *testing.B, run func(b *testing.B, src string)) {
 }
 
 func newStore(b *testing.B) store.Store {
-	s, err := fs.Open(b.TempDir())
+	s, err := fs.Create(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}

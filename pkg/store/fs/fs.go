@@ -1,4 +1,8 @@
 // Package fs is a store in a directory, on a local disk or on NFS. The filesystem must support hard links.
+//
+// An object is written to a private file in the directory .staging, synced, and linked into place, so that it appears whole
+// or not at all, and never replaces another. What writers that died left in .staging is never listed, and is removed a day later
+// by whoever writes next.
 package fs
 
 import (
@@ -13,13 +17,18 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
 )
 
 // staging holds objects while they are written. CheckName refuses names with a leading dot, so it never clashes.
 const staging = ".staging"
+
+// leftoverAge is longer than any Put takes.
+const leftoverAge = 24 * time.Hour
 
 // Store is a store.Store in a directory. Each object is one file below it, which its owner can use, and its group where the
 // directory itself is open to its group: several users share a store by a group and the set-group-id bit.
@@ -30,11 +39,15 @@ type Store struct {
 	dir  string
 	// mode is that of every directory in the store; files have its reading and writing bits.
 	mode iofs.FileMode
+
+	mu      sync.Mutex
+	durable map[string]bool // directories that are known to be on the disk
+	swept   bool            // .staging was looked through for leftovers
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Create opens the store in dir like Open, and first makes the directory if it does not exist.
+// Create opens the store in dir like Open, and first makes it if it does not exist or is empty.
 func Create(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, unavailable(fmt.Errorf("creating store directory: %w", err))
@@ -42,12 +55,38 @@ func Create(dir string) (*Store, error) {
 	if err := syncPath(filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, unavailable(fmt.Errorf("creating store directory: %w", err))
 	}
-	return Open(dir)
+	s, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.makeDirs(staging); err != nil {
+		return nil, errors.Join(unavailable(fmt.Errorf("creating store directory: %w", err)), s.root.Close())
+	}
+	return s, nil
 }
 
-// Open opens the store in an existing directory. A directory that is not there gives store.ErrUnavailable, because a
-// filesystem that is not mounted must not look like an empty store.
+// Open opens the store in an existing directory. One that is not there, or has nothing in it, gives store.ErrUnavailable,
+// because a filesystem that is not mounted must not look like an empty store.
 func Open(dir string) (*Store, error) {
+	s, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.root.Open(".")
+	if err == nil {
+		_, err = f.ReadDir(1)
+		err = errors.Join(err, f.Close())
+	}
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%q is empty: its filesystem may not be mounted", dir)
+	}
+	if err != nil {
+		return nil, errors.Join(unavailable(fmt.Errorf("opening store directory: %w", err)), s.root.Close())
+	}
+	return s, nil
+}
+
+func open(dir string) (*Store, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("opening store directory: %w", err))
@@ -56,7 +95,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(unavailable(fmt.Errorf("opening store directory: %w", err)), root.Close())
 	}
-	return &Store{root: root, dir: dir, mode: 0o700 | info.Mode()&(0o070|iofs.ModeSetgid)}, nil
+	return &Store{root: root, dir: dir, mode: 0o700 | info.Mode()&(0o070|iofs.ModeSetgid), durable: map[string]bool{".": true}}, nil
 }
 
 // Put implements store.Store.
@@ -65,6 +104,10 @@ func (s *Store) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	err := s.put(name, data)
+	if errors.Is(err, iofs.ErrNotExist) && s.alive() {
+		s.forgetDirs() // somebody removed one
+		err = s.put(name, data)
+	}
 	if err == nil {
 		return nil
 	}
@@ -89,13 +132,24 @@ func (s *Store) put(name string, data []byte) (err error) {
 	if err := s.writeFile(private, data); err != nil {
 		return err
 	}
+	s.sweep(private)
 	if err := s.makeDirs(path.Dir(name)); err != nil {
 		return err
 	}
-	if err := s.root.Link(private, name); err != nil && !s.linked(private, name) {
+	if err := s.link(private, name); err != nil {
 		return err
 	}
 	return s.syncDir(path.Dir(name))
+}
+
+// link gives the private file its name, unless that is taken. An NFS client whose first request succeeded but whose answer was
+// lost repeats the request and reports "exists" for its own link.
+func (s *Store) link(private, name string) error {
+	err := s.root.Link(private, name)
+	if errors.Is(err, iofs.ErrExist) && s.same(private, name) {
+		return nil
+	}
+	return err
 }
 
 func (s *Store) writeFile(name string, data []byte) error {
@@ -113,20 +167,20 @@ func (s *Store) writeFile(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// linked tells whether name is the private file. An NFS client whose first request succeeded but whose answer was lost
-// repeats the request and reports "exists" for its own link.
-func (s *Store) linked(private, name string) bool {
+// same tells whether two names are of one file.
+func (s *Store) same(private, name string) bool {
 	a, errA := s.root.Lstat(private)
 	b, errB := s.root.Lstat(name)
 	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
-// makeDirs makes dir and its parents and has them reach the disk.
+// makeDirs makes dir and its parents and has them reach the disk, also those that another writer made but may not have
+// synced yet.
 func (s *Store) makeDirs(dir string) error {
-	if dir == "." {
-		return nil
-	}
-	if info, err := s.root.Lstat(dir); err == nil && info.IsDir() {
+	s.mu.Lock()
+	durable := s.durable[dir]
+	s.mu.Unlock()
+	if durable {
 		return nil
 	}
 	if err := s.makeDirs(path.Dir(dir)); err != nil {
@@ -139,7 +193,42 @@ func (s *Store) makeDirs(dir string) error {
 	if err != nil && !errors.Is(err, iofs.ErrExist) {
 		return err
 	}
-	return s.syncDir(path.Dir(dir))
+	if err := s.syncDir(path.Dir(dir)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable[dir] = true
+	return nil
+}
+
+func (s *Store) forgetDirs() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable = map[string]bool{".": true}
+}
+
+// sweep removes what writers that died have left, once. The age of a file is told by the filesystem's own clock: that of fresh.
+// It is no matter if it fails: the next writer tries again, and what is left only takes space.
+func (s *Store) sweep(fresh string) {
+	s.mu.Lock()
+	swept := s.swept
+	s.swept = true
+	s.mu.Unlock()
+	now, err := s.root.Lstat(fresh)
+	if swept || err != nil {
+		return
+	}
+	entries, err := iofs.ReadDir(s.root.FS(), staging)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err == nil && info.Mode().IsRegular() && now.ModTime().Sub(info.ModTime()) > leftoverAge {
+			_ = s.root.Remove(path.Join(staging, entry.Name()))
+		}
+	}
 }
 
 func (s *Store) syncDir(dir string) error {
@@ -147,7 +236,7 @@ func (s *Store) syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(syncDirectory(f), f.Close())
 }
 
 func syncPath(dir string) error {
@@ -155,7 +244,7 @@ func syncPath(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(syncDirectory(f), f.Close())
 }
 
 // Get implements store.Store.
@@ -292,14 +381,24 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := check(ctx, name); err != nil {
 		return err
 	}
-	err := s.root.Remove(name)
+	info, err := s.root.Lstat(name)
+	if err == nil && info.IsDir() {
+		return nil // no object has that name
+	}
+	if err == nil {
+		err = s.root.Remove(name)
+	}
 	if err == nil {
 		err = s.syncDir(path.Dir(name))
 	}
-	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-		return s.classify(fmt.Errorf("deleting %q in %q: %w", name, s.dir, err))
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = s.classify(fmt.Errorf("deleting %q in %q: %w", name, s.dir, err))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 func check(ctx context.Context, name string) error {
@@ -312,11 +411,7 @@ func check(ctx context.Context, name string) error {
 // alive tells whether the directory still exists: a removed one answers like an empty one.
 func (s *Store) alive() bool {
 	info, err := s.root.Stat(".")
-	if err != nil {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Nlink > 0
+	return err == nil && linked(info)
 }
 
 // classify adds the store's error that a system error about one object amounts to.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/fs"
@@ -13,7 +15,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
-		s, err := fs.Open(t.TempDir())
+		s, err := fs.Create(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,26 +54,82 @@ func TestMissingDirectory(t *testing.T) {
 	}
 }
 
-// What a writer that died left behind is neither listed nor in the way.
-func TestStagingIsInvisible(t *testing.T) {
+// A directory with nothing in it may be what a filesystem was mounted over. Only Create takes it for a store.
+func TestEmptyDirectory(t *testing.T) {
 	dir := t.TempDir()
-	s, err := fs.Open(dir)
+	if _, err := fs.Open(dir); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "mounted") {
+		t.Errorf("Open of an empty directory: %v, want ErrUnavailable", err)
+	}
+	for name, open := range map[string]func(string) (*fs.Store, error){"Create": fs.Create, "Open after Create": fs.Open} {
+		if _, err := fs.Create(dir); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := open(dir); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if _, err := s.Stat(t.Context(), "x"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: Stat: %v", name, err)
+		}
+	}
+}
+
+// What a writer that died left behind is neither listed nor in the way, and goes when it is old.
+func TestLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	s, err := fs.Create(dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	staging := filepath.Join(dir, ".staging")
+	for name, age := range map[string]time.Duration{"old": 25 * time.Hour, "young": 23 * time.Hour} {
+		path := filepath.Join(staging, name)
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Put(t.Context(), "a/b", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	left, err := os.ReadDir(filepath.Join(dir, ".staging"))
-	if err != nil || len(left) != 0 {
-		t.Errorf("Put left %v in staging, %v", left, err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, ".staging", "half"), []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
+	left, err := os.ReadDir(staging)
+	if err != nil || len(left) != 1 || left[0].Name() != "young" {
+		t.Errorf("left in staging: %v, %v; want what is young", left, err)
 	}
 	for info, err := range s.List(t.Context(), "") {
 		if err != nil || info.Name != "a/b" {
 			t.Errorf("listed %q, %v", info.Name, err)
+		}
+	}
+}
+
+// A writer gets along with somebody who clears up directories, and does not take one for an object.
+func TestDirectories(t *testing.T) {
+	dir := t.TempDir()
+	s, err := fs.Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Put(t.Context(), "a/b/c", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(t.Context(), "a/b"); err != nil {
+			t.Errorf("Delete of a directory: %v", err)
+		}
+		if err := s.Delete(t.Context(), "a/b/c"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(t.Context(), "a/b"); err != nil {
+			t.Errorf("Delete of an empty directory: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "a", "b")); err != nil {
+			t.Errorf("Delete removed a directory: %v", err)
+		}
+		for _, gone := range []string{"a", ".staging"} {
+			if err := os.RemoveAll(filepath.Join(dir, gone)); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

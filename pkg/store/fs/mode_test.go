@@ -27,7 +27,7 @@ func TestAStoreIsSharedByItsDirectorysGroup(t *testing.T) {
 			if err := os.Chmod(dir, c.root); err != nil {
 				t.Fatal(err)
 			}
-			s, err := fs.Open(dir)
+			s, err := fs.Create(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
