@@ -41,10 +41,10 @@ demo-down: ## End every test cluster and the lab.
 .PHONY: test
 test: ## Run every test: unit, real API server, real clusters.
 ifeq ($(CLUSTERS),yes)
-	@$(MAKE) --no-print-directory lint test-tools lab test-packages test-cluster test-e2e
+	@$(MAKE) --no-print-directory lint test-tools lab test-packages test-stores test-cluster test-e2e
 else
 	@$(MAKE) --no-print-directory lint build test-packages
-	@echo "NOT RUN: the tests on a real API server and on real clusters: they need Linux and root"
+	@echo "NOT RUN: the tests on a real API server, on real clusters and on a real S3 server: they need Linux and root"
 endif
 
 .PHONY: test-tools
@@ -57,6 +57,11 @@ test-tools: # The system's own tools, which tests compare trees with.
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
 	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/shop/...
+
+.PHONY: test-stores
+test-stores: $(BIN)/cluster ## Run the store tests on a real S3 server (Ceph), Object Lock among them.
+	$(BIN)/cluster lab up
+	eval "$$($(BIN)/cluster lab info -o env)" && LOCKSTEP_TEST_S3=$$AWS_ENDPOINT_URL_S3 go test $(RACE) -count=1 -v -run '^TestReal' ./pkg/store/s3
 
 .PHONY: test-cluster
 test-cluster: ## Run the tests of the test cluster itself, csi-sanity among them.

@@ -35,7 +35,7 @@ func (a *app) labUpCommand() *cobra.Command {
 			return printLab(cmd.OutOrStdout(), output, l)
 		},
 	})
-	addOutput(c, &output)
+	addLabOutput(c, &output)
 	return c
 }
 
@@ -64,7 +64,7 @@ func (a *app) labInfoCommand() *cobra.Command {
 			return printLab(cmd.OutOrStdout(), output, l)
 		},
 	})
-	addOutput(c, &output)
+	addLabOutput(c, &output)
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the S3 server takes requests")
 	return c
 }
@@ -102,6 +102,10 @@ func (a *app) labBucketCommand() *cobra.Command {
 	return c
 }
 
+func addLabOutput(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", "table", "table, json, or env: the S3 server for a shell")
+}
+
 func printLab(w io.Writer, output string, l lab.Lab) error {
 	info := struct {
 		Address string  `json:"address"`
@@ -111,9 +115,13 @@ func printLab(w io.Writer, output string, l lab.Lab) error {
 	switch output {
 	case "json":
 		return printJSON(w, info)
+	case "env":
+		_, err := fmt.Fprintf(w, "export AWS_ENDPOINT_URL_S3=%s AWS_REGION=%s AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s\n",
+			l.S3.Endpoint, l.S3.Region, l.S3.AccessKey, l.S3.SecretKey)
+		return err
 	case "table":
 		_, err := fmt.Fprintf(w, "address  %s\ngit      %s  (%s)\ns3       %s  region %s\n", l.Address, l.Git.URL, l.Git.Dir, l.S3.Endpoint, l.S3.Region)
 		return err
 	}
-	return fmt.Errorf("output %q: want table or json", output)
+	return fmt.Errorf("output %q: want table, json or env", output)
 }
