@@ -4,32 +4,66 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
 )
 
 const condemnedPrefix = "condemned/"
 
+// condemnedObject is an object that names packs which are about to be deleted.
+type condemnedObject struct {
+	name  string
+	since time.Time // when it was written, by the store's clock
+	packs []packID
+}
+
 // condemned returns the packs that are about to be deleted.
 func (v *Vault) condemned(ctx context.Context) (map[packID]bool, error) {
+	objects, err := v.condemnedObjects(ctx)
+	packs := map[packID]bool{}
+	for _, o := range objects {
+		for _, id := range o.packs {
+			packs[id] = true
+		}
+	}
+	return packs, err
+}
+
+// condemnedObjects reads all condemned objects.
+func (v *Vault) condemnedObjects(ctx context.Context) ([]condemnedObject, error) {
 	infos, err := list(ctx, v.store, condemnedPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("listing condemned packs: %w", err)
 	}
-	packs := map[packID]bool{}
-	for _, info := range infos {
-		ids, err := v.readCondemned(ctx, info)
+	objects := make([]condemnedObject, len(infos))
+	err = each(ctx, infos, func(ctx context.Context, i int, info store.Info) error {
+		packs, err := v.readCondemned(ctx, info)
 		if errors.Is(err, store.ErrNotFound) {
-			continue // its packs are deleted
+			return nil // its packs are deleted
 		}
-		if err != nil {
-			return nil, fmt.Errorf("reading condemned packs: %w", err)
-		}
-		for _, id := range ids {
-			packs[id] = true
-		}
+		objects[i] = condemnedObject{info.Name, info.Modified, packs}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading condemned packs: %w", err)
 	}
-	return packs, nil
+	return slices.DeleteFunc(objects, func(o condemnedObject) bool { return o.name == "" }), nil
+}
+
+// condemn writes an object that names packs, and returns it as the store has it. With no packs it serves to learn the store's time.
+func (v *Vault) condemn(ctx context.Context, packs []packID) (condemnedObject, error) {
+	o := condemnedObject{name: condemnedPrefix + randomName(), packs: packs}
+	if err := v.store.Put(ctx, o.name, v.keys.sealObject(typeCondemned, o.name, encodeCondemned(packs))); err != nil {
+		return o, fmt.Errorf("condemning packs: %w", err)
+	}
+	info, err := v.store.Stat(ctx, o.name)
+	if err != nil {
+		return o, fmt.Errorf("condemning packs: %w", err)
+	}
+	o.since = info.Modified
+	return o, nil
 }
 
 func (v *Vault) readCondemned(ctx context.Context, info store.Info) ([]packID, error) {
@@ -54,7 +88,7 @@ func encodeCondemned(ids []packID) []byte {
 
 func decodeCondemned(name string, b []byte) ([]packID, error) {
 	var id packID
-	if len(b) == 0 || len(b)%len(id) != 0 {
+	if len(b)%len(id) != 0 {
 		return nil, fmt.Errorf("object %q: %w: half a name", name, ErrDamaged)
 	}
 	ids := make([]packID, 0, len(b)/len(id))

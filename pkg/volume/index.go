@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
 )
@@ -64,11 +65,21 @@ func decodeIndex(b []byte) ([]described, error) {
 
 // packInfo is what the index keeps of a pack.
 type packInfo struct {
-	id        packID
-	header    [headerSize]byte
-	size      uint32
-	missing   bool // it does not exist, or not in its size
-	condemned bool // it is about to be deleted
+	id     packID
+	header [headerSize]byte
+	size   uint32
+	chunks uint32
+	// What follows is known once the index was held against the packs that exist.
+	modified  time.Time // by the store's clock
+	missing   bool      // it does not exist, or not in its size
+	condemned bool      // it is about to be deleted
+}
+
+// indexObject is what an index object describes.
+type indexObject struct {
+	name   string
+	packs  []uint32 // numbers in the index
+	chunks int
 }
 
 // place says where a chunk lies.
@@ -81,9 +92,10 @@ type place struct {
 
 // index knows where the chunks of the Vault lie. It does not change once it is loaded.
 type index struct {
-	packs  []packInfo
-	places *table
-	// adopted are packs that no index object describes.
+	packs   []packInfo
+	places  *table
+	objects []indexObject
+	// adopted are packs that no index object describes, and that are not condemned.
 	adopted []described
 	// damaged names the objects that were found damaged or missing and done without.
 	damaged []string
@@ -109,7 +121,7 @@ func (x *index) add(p described) {
 		x.places.add(c.id, place{uint32(len(x.packs)), off, c.stored, c.raw})
 		off += c.stored
 	}
-	x.packs = append(x.packs, packInfo{id: p.id, header: p.header, size: p.size})
+	x.packs = append(x.packs, packInfo{id: p.id, header: p.header, size: p.size, chunks: uint32(len(p.chunks))})
 }
 
 // loadIndex reads the index as it is, to read what it describes. It must be closed.
@@ -125,16 +137,21 @@ func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
 // checkIndex reads the index and holds it against the packs that exist. One that is gone or condemned is unusable, so that
 // a save stores its chunks anew; one that no index describes (its save was killed, or its index is damaged) is read.
 func (v *Vault) checkIndex(ctx context.Context) (*index, error) {
-	// What is condemned after this was read stays for longer than a save may take.
+	// Read before the packs are listed: a pack that is deleted meanwhile is either named here or not listed.
 	condemned, err := v.condemned(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return v.indexBeside(ctx, condemned, false)
+}
+
+// indexBeside is checkIndex for who has read the condemned objects. All says to read condemned packs, too, that no index describes.
+func (v *Vault) indexBeside(ctx context.Context, condemned map[packID]bool, all bool) (*index, error) {
 	x, known, err := v.readIndex(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.hold(ctx, x, known, condemned); err != nil {
+	if err := v.hold(ctx, x, known, condemned, all); err != nil {
 		x.close()
 		return nil, err
 	}
@@ -143,7 +160,7 @@ func (v *Vault) checkIndex(ctx context.Context) (*index, error) {
 }
 
 // hold holds the index against the packs that exist.
-func (v *Vault) hold(ctx context.Context, x *index, known map[packID]uint32, condemned map[packID]bool) error {
+func (v *Vault) hold(ctx context.Context, x *index, known map[packID]uint32, condemned map[packID]bool, all bool) error {
 	// Listed after the index, so that what another save adds meanwhile is not taken for lost.
 	existing, err := v.listPacks(ctx)
 	if err == nil {
@@ -155,16 +172,18 @@ func (v *Vault) hold(ctx context.Context, x *index, known map[packID]uint32, con
 	for i := range x.packs {
 		p := &x.packs[i]
 		p.condemned = condemned[p.id]
-		if size, exists := existing[p.id]; !exists || size != int64(p.size) {
+		file, exists := existing[p.id]
+		p.modified = file.modified
+		if !exists || file.size != int64(p.size) {
 			p.missing = true
 			x.damaged = append(x.damaged, p.id.object())
 		}
 	}
-	maps.DeleteFunc(existing, func(id packID, _ int64) bool {
+	maps.DeleteFunc(existing, func(id packID, _ packFile) bool {
 		_, described := known[id]
-		return described || condemned[id]
+		return described || condemned[id] && !all
 	})
-	if err := v.adopt(ctx, x, existing); err != nil {
+	if err := v.adopt(ctx, x, existing, condemned); err != nil {
 		return fmt.Errorf("reading footers of packs: %w", err)
 	}
 	slices.Sort(x.damaged)
@@ -215,26 +234,45 @@ func (v *Vault) readIndexObjects(ctx context.Context, x *index, known map[packID
 			err = nil
 		}
 		done[info.Name] = true
-		for _, p := range packs {
-			if _, again := known[p.id]; !again {
-				known[p.id] = uint32(len(x.packs))
-				x.add(p)
-			}
-		}
+		x.describe(info.Name, packs, known)
 		return err
 	})
 	return replaced, err
 }
 
-// listPacks returns the size of every pack.
-func (v *Vault) listPacks(ctx context.Context) (map[packID]int64, error) {
-	packs := map[packID]int64{}
+// describe takes what an index object says. Known has the numbers of the packs that the index has.
+func (x *index) describe(name string, packs []described, known map[packID]uint32) {
+	o := indexObject{name: name}
+	for _, p := range packs {
+		number, again := known[p.id]
+		if !again {
+			number = uint32(len(x.packs))
+			known[p.id] = number
+			x.add(p)
+		} else if q := &x.packs[number]; q.header != p.header || q.size != p.size || int(q.chunks) != len(p.chunks) {
+			x.damaged = append(x.damaged, name)
+		}
+		o.packs = append(o.packs, number)
+		o.chunks += len(p.chunks)
+	}
+	x.objects = append(x.objects, o)
+}
+
+// packFile is a pack as a listing shows it.
+type packFile struct {
+	size     int64
+	modified time.Time
+}
+
+// listPacks returns every pack that exists.
+func (v *Vault) listPacks(ctx context.Context) (map[packID]packFile, error) {
+	packs := map[packID]packFile{}
 	for info, err := range v.store.List(ctx, packPrefix) {
 		if err != nil {
 			return nil, err
 		}
 		if id, ok := parsePack(info.Name); ok {
-			packs[id] = info.Size
+			packs[id] = packFile{info.Size, info.Modified}
 		}
 	}
 	return packs, nil
@@ -253,14 +291,16 @@ func (v *Vault) readIndexObject(ctx context.Context, info store.Info) ([]describ
 }
 
 // adopt adds packs that no index describes.
-func (v *Vault) adopt(ctx context.Context, x *index, sizes map[packID]int64) error {
-	ids := slices.Collect(maps.Keys(sizes))
+func (v *Vault) adopt(ctx context.Context, x *index, files map[packID]packFile, condemned map[packID]bool) error {
+	ids := slices.Collect(maps.Keys(files))
 	var mu sync.Mutex
 	return each(ctx, ids, func(ctx context.Context, _ int, id packID) error {
-		p, err := v.readFooter(ctx, id, sizes[id])
+		p, err := v.readFooter(ctx, id, files[id].size)
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil // deleted meanwhile
 		case errors.Is(err, ErrDamaged):
 			x.damaged = append(x.damaged, id.object())
 			return nil
@@ -268,7 +308,11 @@ func (v *Vault) adopt(ctx context.Context, x *index, sizes map[packID]int64) err
 			return err
 		}
 		x.add(p)
-		x.adopted = append(x.adopted, p)
+		last := &x.packs[len(x.packs)-1]
+		last.modified, last.condemned = files[id].modified, condemned[id]
+		if !last.condemned {
+			x.adopted = append(x.adopted, p)
+		}
 		return nil
 	})
 }

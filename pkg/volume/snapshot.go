@@ -28,13 +28,14 @@ type Snapshot struct {
 type Stats struct {
 	Files       int64 `json:"files"` // regular files
 	Directories int64 `json:"directories"`
-	Links       int64 `json:"links"`    // symlinks, and further names of what has several
-	Specials    int64 `json:"specials"` // FIFOs and devices
-	Skipped     int64 `json:"skipped"`  // sockets, which are not saved
-	Size        int64 `json:"size"`     // bytes of files, with holes
-	Bytes       int64 `json:"bytes"`    // bytes of files that were read or written, without holes
-	New         int64 `json:"new"`      // bytes that the Vault did not have before this save
-	Stored      int64 `json:"stored"`   // bytes written to the store by a save, fetched from it by a load
+	Links       int64 `json:"links"`            // symlinks, and further names of what has several
+	Specials    int64 `json:"specials"`         // FIFOs and devices
+	Skipped     int64 `json:"skipped"`          // sockets, which are not saved
+	Size        int64 `json:"size"`             // bytes of files, with holes
+	Bytes       int64 `json:"bytes"`            // bytes of files that were read or written, without holes
+	New         int64 `json:"new"`              // bytes that the Vault did not have before this save
+	Failed      int64 `json:"failed,omitempty"` // entries that could not be read, of a save that kept going
+	Stored      int64 `json:"stored"`           // bytes written to the store by a save, fetched from it by a load
 }
 
 // record is what a snapshot object holds.
@@ -54,28 +55,98 @@ func (v *Vault) Snapshot(ctx context.Context, id string) (*Snapshot, error) {
 
 // Snapshots returns all snapshots, oldest first. The result is complete: one that cannot be read or opened is an error.
 func (v *Vault) Snapshots(ctx context.Context) ([]*Snapshot, error) {
-	infos, err := list(ctx, v.store, snapshotPrefix)
-	if err == nil {
-		err = v.confirm(ctx)
+	records, err := v.records(ctx)
+	if err != nil {
+		return nil, err
 	}
+	snapshots := make([]*Snapshot, len(records))
+	for i, r := range records {
+		snapshots[i] = &r.Snapshot
+	}
+	return snapshots, nil
+}
+
+// records returns the records of all snapshots, oldest first.
+func (v *Vault) records(ctx context.Context) ([]*record, error) {
+	infos, err := list(ctx, v.store, snapshotPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("listing snapshots: %w", err)
 	}
-	snapshots := make([]*Snapshot, len(infos))
+	records := make([]*record, len(infos))
 	err = each(ctx, infos, func(ctx context.Context, i int, info store.Info) error {
 		data, err := v.getSmall(ctx, info)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil // forgotten meanwhile
+		}
 		if err != nil {
 			return fmt.Errorf("reading snapshots: %w", err)
 		}
-		r, err := v.openRecord(info.Name, data)
-		snapshots[i] = &r.Snapshot
+		records[i], err = v.openRecord(info.Name, data)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(snapshots, func(a, b *Snapshot) int { return a.Created.Compare(b.Created) })
-	return snapshots, nil
+	if err := v.confirm(ctx); err != nil {
+		return nil, fmt.Errorf("listing snapshots: %w", err)
+	}
+	records = slices.DeleteFunc(records, func(r *record) bool { return r == nil })
+	slices.SortStableFunc(records, func(a, b *record) int { return a.Created.Compare(b.Created) })
+	return records, nil
+}
+
+// Latest returns the newest snapshot that has all of these labels and misses nothing, or nil if there is none.
+func (v *Vault) Latest(ctx context.Context, labels map[string]string) (*Snapshot, error) {
+	snapshots, err := v.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range slices.Backward(snapshots) {
+		if s.Stats.Failed == 0 && s.hasLabels(labels) {
+			return s, nil
+		}
+	}
+	return nil, nil
+}
+
+func (s *Snapshot) hasLabels(labels map[string]string) bool {
+	for name, want := range labels {
+		if got, in := s.Labels[name]; !in || got != want {
+			return false
+		}
+	}
+	return true
+}
+
+// Forget removes snapshots. Their data stays until Prune finds that no other snapshot needs it. The error matches
+// ErrSnapshotNotFound if some are proven absent, and store.ErrLocked if the store must keep some; all others are removed.
+func (v *Vault) Forget(ctx context.Context, ids ...string) error {
+	for _, id := range ids {
+		if !validID(id) {
+			return fmt.Errorf("snapshot id %q: want 32 hexadecimal digits", id)
+		}
+	}
+	errs := make([]error, len(ids))
+	err := each(ctx, ids, func(ctx context.Context, i int, id string) error {
+		if err := v.forget(ctx, id); err != nil {
+			errs[i] = fmt.Errorf("forgetting snapshot %q: %w", id, err)
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+func (v *Vault) forget(ctx context.Context, id string) error {
+	_, err := v.store.Stat(ctx, snapshotPrefix+id)
+	if errors.Is(err, store.ErrNotFound) {
+		if err = v.confirm(ctx); err == nil {
+			err = ErrSnapshotNotFound
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return v.store.Delete(ctx, snapshotPrefix+id)
 }
 
 func (v *Vault) record(ctx context.Context, id string) (*record, error) {
