@@ -39,7 +39,7 @@ type fetcher struct {
 
 	mu      sync.Mutex
 	index   *index
-	checked bool            // the index was held against the packs that exist
+	renewed int             // how often the index was held against the packs that exist
 	old     []*index        // that fetches may still use
 	bad     map[string]bool // objects that were found damaged
 }
@@ -109,7 +109,7 @@ func (f *fetcher) plan(ctx context.Context, wants []want) ([]planned, error) {
 	plan, missing := planIn(x, &f.vault.keys, wants)
 	if len(missing) > 0 {
 		// A part of the index may be lost. The packs themselves tell what is in them.
-		wider, err := f.widen(ctx, x)
+		wider, err := f.widen(ctx, x, false)
 		if err != nil {
 			return nil, err
 		}
@@ -147,18 +147,19 @@ func (f *fetcher) current() *index {
 	return f.index
 }
 
-// widen returns an index that was held against the packs that exist, instead of x.
-func (f *fetcher) widen(ctx context.Context, x *index) (*index, error) {
+// widen returns an index that was held against the packs that exist, instead of x; if x was itself, only when it is stale by now.
+func (f *fetcher) widen(ctx context.Context, x *index, stale bool) (*index, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.checked || f.index != x {
+	if f.index != x || f.renewed > 0 && !stale || f.renewed >= indexTries {
 		return f.index, nil
 	}
 	wider, err := f.vault.checkIndex(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f.old, f.index, f.checked = append(f.old, x), wider, true
+	f.old, f.index = append(f.old, x), wider
+	f.renewed++
 	return wider, nil
 }
 
@@ -229,8 +230,8 @@ func (f *fetcher) refuse(ctx context.Context, part []planned, damage error) erro
 		places := w.more
 		x := w.index
 		if len(places) == 0 && errors.Is(damage, store.ErrNotFound) {
-			// The pack may have been replaced since the index was read.
-			wider, err := f.widen(ctx, x)
+			// The pack may have been replaced since the index was read, or since it was last held against the packs.
+			wider, err := f.widen(ctx, x, !x.packs[w.at.pack].missing)
 			if err != nil {
 				return err
 			}

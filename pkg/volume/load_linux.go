@@ -38,15 +38,13 @@ type loader struct {
 	target target
 	mirror bool      // what was found and the snapshot does not have is removed
 	dirs   []*outDir // those that are open in the tree
-	made   merkle    // what was made
+	links  linker
+	made   merkle // what was made
 	result LoadResult
 	number int // of the entry in the tree
 
 	batch   *batch
 	running *errgroup.Group
-
-	table     []segment         // of the snapshot, once it was needed
-	elsewhere map[string]string // where the first name is of what, in the snapshot, has its first name outside of what is loaded
 
 	mu     sync.Mutex
 	failed []failedFile
@@ -70,7 +68,7 @@ type failedFile struct {
 
 // loadTree writes a snapshot, or a part of it, to target. There is a result if the load came to its end.
 func loadTree(ctx context.Context, target string, r *record, f *fetcher, o LoadOptions, p *progress) (*LoadResult, error) {
-	l := &loader{fetcher: f, record: r, options: o, progress: p, elsewhere: map[string]string{}}
+	l := &loader{fetcher: f, record: r, options: o, progress: p, links: linker{fetcher: f, record: r, base: o.Path}}
 	err := l.load(ctx, target)
 	if l.target != nil {
 		defer l.target.close()
@@ -162,7 +160,7 @@ func (l *loader) take(ctx context.Context, target string, e *entry) (err error) 
 		return FileError{marker, errors.New("it has the name of the mark of an unfinished load")}
 	}
 	if e.kind == kindHard {
-		if it.entry, err = l.resolve(ctx, e, it.path()); err != nil {
+		if it.entry, err = l.links.resolve(ctx, e, it.path()); err != nil {
 			return err
 		}
 	}
@@ -184,7 +182,7 @@ func (l *loader) take(ctx context.Context, target string, e *entry) (err error) 
 func (l *loader) begin(ctx context.Context, target string, e *entry) error {
 	if e.kind == kindHard {
 		var err error
-		if e, err = l.elsewhereEntry(ctx, e.target); err != nil {
+		if e, err = l.links.find(ctx, e.target); err != nil {
 			return err
 		}
 	}
@@ -214,41 +212,6 @@ func (l *loader) begin(ctx context.Context, target string, e *entry) error {
 		return FileError{l.options.Path, errors.New("only a directory or a file can be loaded alone")}
 	}
 	return nil
-}
-
-// resolve returns a hard link as it is to be made: a link in what is loaded, or else, once, the entry itself.
-func (l *loader) resolve(ctx context.Context, e *entry, at string) (*entry, error) {
-	base := l.options.Path
-	if base == "" {
-		return e, nil
-	}
-	if below(e.target, base) {
-		return &entry{kind: kindHard, name: e.name, target: e.target[len(base)+1:]}, nil
-	}
-	if first, made := l.elsewhere[e.target]; made {
-		return &entry{kind: kindHard, name: e.name, target: first}, nil
-	}
-	l.elsewhere[e.target] = at
-	found, err := l.elsewhereEntry(ctx, e.target)
-	if err != nil {
-		return nil, err
-	}
-	found.name = e.name
-	return found, nil
-}
-
-func (l *loader) elsewhereEntry(ctx context.Context, at string) (*entry, error) {
-	if l.table == nil {
-		var err error
-		if l.table, err = l.fetcher.table(ctx, l.record); err != nil {
-			return nil, err
-		}
-	}
-	e, err := l.find(ctx, l.table, at)
-	if errors.Is(err, ErrPathNotFound) || err == nil && slices.Contains([]kind{kindDir, kindHard, kindError}, e.kind) {
-		return nil, errTree
-	}
-	return e, err
 }
 
 // outDir is an open directory that a load fills.

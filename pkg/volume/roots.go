@@ -93,13 +93,15 @@ type dirHash struct {
 	content, meta *blake3.Hasher
 }
 
-// add takes the next record. At the end of a directory it returns the directory's roots.
+// add takes the next record. At the end of a directory it returns the directory's roots; of what is in none, as an image, its own.
 func (m *merkle) add(e *entry) Roots {
-	switch e.kind {
-	case kindDir:
+	switch {
+	case e.kind == kindDir:
 		m.push(e)
-	case kindEnd:
+	case e.kind == kindEnd:
 		return m.pop()
+	case len(m.open) == 0:
+		return entryRoots(e, Roots{})
 	default:
 		m.child(e, Roots{})
 	}

@@ -193,7 +193,7 @@ func (f *fetcher) subtree(ctx context.Context, r *record, path string, visit fun
 	}
 	var m merkle
 	found, done := false, false
-	for at, err := range f.entries(ctx, within(table, path)) {
+	for at, err := range f.entries(ctx, r, within(table, path)) {
 		if err != nil {
 			return err
 		}
@@ -201,10 +201,8 @@ func (f *fetcher) subtree(ctx context.Context, r *record, path string, visit fun
 		if found = found || e.kind != kindEnd && at.path() == path; !found || done {
 			continue
 		}
-		if len(m.open) > 0 || e.kind == kindDir {
-			if roots := m.add(e); e.kind == kindEnd && roots != e.roots {
-				return errTree
-			}
+		if roots := m.add(e); e.kind == kindEnd && roots != e.roots {
+			return errTree
 		}
 		done = len(m.open) == 0
 		if err := visit(e); err != nil {
@@ -221,9 +219,9 @@ func (f *fetcher) subtree(ctx context.Context, r *record, path string, visit fun
 }
 
 // find returns the entry at path. One that is another name of an earlier entry is returned as such.
-func (f *fetcher) find(ctx context.Context, table []segment, path string) (*entry, error) {
+func (f *fetcher) find(ctx context.Context, r *record, table []segment, path string) (*entry, error) {
 	if part := within(table, path); len(part) > 0 {
-		for at, err := range f.entries(ctx, part[:1]) {
+		for at, err := range f.entries(ctx, r, part[:1]) {
 			if err != nil {
 				return nil, err
 			}
@@ -233,6 +231,53 @@ func (f *fetcher) find(ctx context.Context, table []segment, path string) (*entr
 		}
 	}
 	return nil, fmt.Errorf("%w: %q", ErrPathNotFound, path)
+}
+
+// linker turns hard links as they are in a snapshot into those that a part of it, taken alone, has.
+type linker struct {
+	*fetcher
+	record *record
+	base   string    // the part
+	table  []segment // of the snapshot, once it was needed
+	// first is where in the part the first name is of what has its first name in the snapshot elsewhere.
+	first map[string]string
+}
+
+// resolve returns a hard link as it is in the part at path: to another path in the part, or, once, what it is a link to.
+func (l *linker) resolve(ctx context.Context, e *entry, path string) (*entry, error) {
+	switch first, known := l.first[e.target]; {
+	case l.base == "":
+		return e, nil
+	case below(e.target, l.base):
+		return &entry{kind: kindHard, name: e.name, target: e.target[len(l.base)+1:]}, nil
+	case known:
+		return &entry{kind: kindHard, name: e.name, target: first}, nil
+	}
+	if l.first == nil {
+		l.first = map[string]string{}
+	}
+	l.first[e.target] = path
+	found, err := l.find(ctx, e.target)
+	if err != nil {
+		return nil, err
+	}
+	found.name = e.name
+	return found, nil
+}
+
+// find returns what a hard link is to.
+func (l *linker) find(ctx context.Context, target string) (*entry, error) {
+	if l.table == nil {
+		var err error
+		if l.table, err = l.fetcher.table(ctx, l.record); err != nil {
+			return nil, err
+		}
+	}
+	e, err := l.fetcher.find(ctx, l.record, l.table, target)
+	if errors.Is(err, ErrPathNotFound) || err == nil && (e.kind == kindDir || e.kind == kindHard || e.kind == kindError) {
+		return nil, errTree
+	}
+	return e, err
 }
 
 // within returns the segments that hold what is at path and below it: all that begin there, and the one before them.
@@ -267,11 +312,11 @@ func (l located) path() string {
 
 // entries yields the records of segments with their paths, which are taken on trust where a segment before is left out. What
 // it yields is valid until the next.
-func (f *fetcher) entries(ctx context.Context, table []segment) iter.Seq2[located, error] {
+func (f *fetcher) entries(ctx context.Context, r *record, table []segment) iter.Seq2[located, error] {
 	return func(yield func(located, error) bool) {
 		stop := errors.New("stop")
 		err := f.segments(ctx, table, func(s segment, chunk []byte) error {
-			return eachRecord(chunk, newOrder(s.path), func(l located) error {
+			return eachRecord(chunk, newOrder(r, s.path), func(l located) error {
 				if !yield(l, nil) {
 					return stop
 				}
@@ -375,10 +420,10 @@ type order struct {
 	ended bool
 }
 
-// newOrder returns an order for records that begin at path.
-func newOrder(path string) *order {
+// newOrder returns an order for records of a snapshot that begin at path.
+func newOrder(r *record, path string) *order {
 	if path == "" {
-		return &order{}
+		return &order{image: r.Image}
 	}
 	names := strings.Split(path, "/")
 	names[len(names)-1] = ""
