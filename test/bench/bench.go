@@ -121,20 +121,25 @@ func (b *bench) run(ctx context.Context) error {
 	return nil
 }
 
-// measured is the matrix: pg and small decide, so they are measured in every round; of the others one round in two shows
-// that nothing is out of line.
+// measured is the usual choice of what is measured in a round, so that five of them take half an hour: what most figures are
+// wanted of each time, what the others are wanted of every second time, and the rest once, to see that nothing is out of
+// line. What is asked for by name is measured each time.
 func (b *bench) measured(dataset, kind string, round int) bool {
 	switch {
 	case !b.stores.has(kind):
 		return false
-	case b.all, len(b.only) > 0 || len(b.stores) > 0:
+	case b.all, len(b.only) > 0, len(b.stores) > 0:
 		return true
-	case dataset == "pg":
-		return true
-	case dataset == "small":
-		return kind != storeS3
 	}
-	return kind != storeS3 && round == 0
+	switch dataset + " " + kind {
+	case "pg " + storeLocal:
+		return true
+	case "pg " + storeFar, "small " + storeLocal:
+		return round%2 == 0
+	case "pg " + storeS3, "small " + storeFar, "mix " + storeLocal, "media " + storeLocal, "image " + storeLocal, "mix " + storeFar:
+		return round == 0
+	}
+	return false
 }
 
 // turn measures every tool once; another one begins in each round.
