@@ -192,6 +192,37 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// Who may only write needs no other request, and overwrites nothing.
+func TestWriteOnly(t *testing.T) {
+	for name, handler := range map[string]http.Handler{"no versions": fake(t), "versions": fakeVersions(t)} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodPut {
+					answer(http.StatusForbidden, failure("AccessDenied")).ServeHTTP(w, r)
+					return
+				}
+				handler.ServeHTTP(w, r)
+			}), nil)
+			if err := s.Put(t.Context(), "x", []byte("first")); err != nil {
+				t.Errorf("Put: %v", err)
+			}
+			if err := s.Put(t.Context(), "x", []byte("second")); !errors.Is(err, store.ErrExists) {
+				t.Errorf("Put over it: %v, want ErrExists", err)
+			}
+			_, getErr := s.Get(t.Context(), "x", 0, -1)
+			_, statErr := s.Stat(t.Context(), "x")
+			for op, err := range map[string]error{"Get": getErr, "Stat": statErr, "Delete": s.Delete(t.Context(), "x")} {
+				if !errors.Is(err, store.ErrDenied) {
+					t.Errorf("%s: %v, want ErrDenied", op, err)
+				}
+			}
+			if got, err := open(t, handler, nil).Get(t.Context(), "x", 0, -1); err != nil || string(got) != "first" {
+				t.Errorf("stored is %q, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestPutHeaders(t *testing.T) {
 	data := []byte("data")
 	sum := md5.Sum(data)
