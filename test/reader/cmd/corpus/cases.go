@@ -121,7 +121,6 @@ func sparse(ctx context.Context, g *generator) error {
 		g.hole("all", 1<<20, nil),
 		g.hole("small", 65536, map[int64][]byte{32768: page}),
 		g.hole("fixed", 200<<20, map[int64][]byte{0: page, 1<<20 + 8192: page, 150 << 20: page, 64<<20 - 4096: append(page, page...)}),
-		g.hole("variable", 70<<20+1, map[int64][]byte{4096: page, 69 << 20: prose(100_000, 3), 70 << 20: {1}}),
 		g.hole("zeros", 300<<10, map[int64][]byte{8192: make([]byte, 128<<10)}),
 		g.write("allocated", make([]byte, 128<<10)),
 		g.save(ctx, "", volume.SaveOptions{}),
@@ -140,13 +139,14 @@ func fixed(ctx context.Context, g *generator) error {
 
 func variable(ctx context.Context, g *generator) error {
 	text := prose(500_001, 5)
-	return errors.Join(g.write("text", text), g.write("moved", append([]byte("in front "), text...)), g.write("just", prose(64<<10+1, 6)),
+	return errors.Join(g.hole("sparse", 70<<20+1, map[int64][]byte{4096: text[:4096], 69 << 20: prose(100_000, 3), 70 << 20: {1}}),
+		g.write("text", text), g.write("moved", append([]byte("in front "), text...)), g.write("just", prose(64<<10+1, 6)),
 		g.save(ctx, "", volume.SaveOptions{}))
 }
 
 func encodings(ctx context.Context, g *generator) error {
-	err := errors.Join(g.write("random", random(20_000)), g.write("s2", prose(100_001, 7)), g.save(ctx, "", volume.SaveOptions{Compression: volume.CompressS2}))
-	return errors.Join(err, g.write("zstd", prose(100_002, 8)), g.save(ctx, "", volume.SaveOptions{Compression: volume.CompressZstd}))
+	err := errors.Join(g.write("random", random(20_000)), g.write("s2", prose(25*4096, 7)), g.save(ctx, "", volume.SaveOptions{Compression: volume.CompressS2}))
+	return errors.Join(err, g.write("zstd", prose(26*4096, 8)), g.save(ctx, "", volume.SaveOptions{Compression: volume.CompressZstd}))
 }
 
 func image(ctx context.Context, g *generator) error {
@@ -155,10 +155,10 @@ func image(ctx context.Context, g *generator) error {
 
 func snapshots(ctx context.Context, g *generator) error {
 	pages := prose(1<<20, 1)
-	err := errors.Join(g.write("pages", pages), g.write("log", prose(100_000, 2)), g.write("old", []byte("old")),
+	err := errors.Join(g.write("pages", pages), g.write("log", prose(25*4096, 2)), g.write("old", []byte("old")),
 		g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"n": "1"}}))
 	copy(pages[300_000:], "changed")
-	err = errors.Join(err, g.write("pages", pages), g.write("log", prose(120_000, 2)), os.Remove(filepath.Join(g.source, "old")), g.write("new", []byte("new")),
+	err = errors.Join(err, g.write("pages", pages), g.write("log", prose(30*4096, 2)), os.Remove(filepath.Join(g.source, "old")), g.write("new", []byte("new")),
 		g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"n": "2"}}))
 	return errors.Join(err, g.save(ctx, "", volume.SaveOptions{Labels: map[string]string{"n": "3"}}))
 }
