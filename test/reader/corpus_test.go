@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,5 +90,64 @@ func checkCorpus(t *testing.T, dir string, identities []age.Identity) {
 	byName := cmpopts.SortSlices(func(a, b ManifestDocument) bool { return a.Kind+"/"+a.Name < b.Kind+"/"+b.Name })
 	if diff := cmp.Diff(want, got, byName, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the vault differs from its manifest (-want +got):\n%s", diff)
+	}
+}
+
+// The corpus has all that the page knows.
+func TestCorpusIsComplete(t *testing.T) {
+	vaults, err := filepath.Glob("testdata/*/vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, vault := range vaults {
+		v, err := Open(os.DirFS(vault), readKey(t, filepath.Join(filepath.Dir(vault), "key1"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inventory(t, v, found)
+	}
+	for _, what := range []string{"encoding 0", "encoding 1", "encoding 2", "kind b", "kind c", "kind d", "kind f", "kind h", "kind l", "kind p",
+		"form 0", "form 1", "list", "list in a chunk", "hole", "no bytes"} {
+		if !found[what] {
+			t.Errorf("no vault has: %s", what)
+		}
+	}
+}
+
+// inventory notes what of the format a Vault has.
+func inventory(t *testing.T, v *Vault, found map[string]bool) {
+	t.Helper()
+	v.readPacks(false)
+	for _, at := range v.chunks {
+		plain, err := v.openPiece(at.pack, roleContent, int64(at.offset), int64(at.piece))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[fmt.Sprint("encoding ", plain[0])] = true
+	}
+	snapshots, err := v.Snapshots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range snapshots {
+		found["image"] = found["image"] || s.Image
+		err := v.Walk(s, func(e *Entry) error {
+			found["kind "+string(e.Kind)] = true
+			if e.Kind != File {
+				return nil
+			}
+			found[fmt.Sprint("form ", e.content.form)] = true
+			found["no bytes"] = found["no bytes"] || e.Size == 0
+			for _, s := range e.content.spans {
+				found[map[bool]string{false: "list", true: "list in a chunk"}[s.inChunk]] = true
+			}
+			d, err := v.describe(e)
+			found["hole"] = found["hole"] || d.Data != nil
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
