@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,83 +174,90 @@ func (b *bench) repeat(ctx context.Context, t tool, d madeData, kind string, rou
 	if err := warm(ctx, d.dir); err != nil {
 		return err
 	}
-	r := &repetition{dir: dir, source: d.dir, target: filepath.Join(dir, "target"), store: s, sparse: d.allocated < d.bytes*9/10}
+	r := &repetition{tool: t, round: round, dir: dir, source: d.dir, target: filepath.Join(dir, "target"), store: s, sparse: d.allocated < d.bytes*9/10}
 	for _, op := range operations {
-		one := func() error {
-			goOn, err := b.operate(ctx, t, d, r, op, round)
-			if !goOn && err == nil {
-				err = errStop
-			}
-			return err
+		key := strings.Join([]string{t.name, d.name, kind, op}, "/")
+		if len(t.command(r, op).args) == 0 || op == opLoad && b.given[key] {
+			continue
 		}
-		if op == opEdit {
-			err = d.edited(d.dir, uint64(round), one)
-		} else {
-			err = one()
-		}
-		if errors.Is(err, errStop) {
+		if b.given[key] {
 			return nil
+		}
+		res := result{Dataset: d.name, Store: kind, Tool: t.name, Operation: op, Round: round + 1}
+		do := func() error { return b.operate(ctx, r, op, &res) }
+		if op == opEdit {
+			err = d.edited(d.dir, uint64(round), do)
+		} else {
+			err = do()
 		}
 		if err != nil {
 			return err
+		}
+		b.results = append(b.results, res)
+		if res.Over || res.Fault != "" {
+			b.given[key] = true
+			progress("%s: %s", key, cmp.Or(res.Fault, errOverLimit.Error()))
+			if op != opLoad {
+				return nil // the others need it
+			}
 		}
 	}
 	return nil
 }
 
-var errStop = errors.New("nothing can follow")
-
-// operate measures one operation and reports whether others can follow it.
-func (b *bench) operate(ctx context.Context, t tool, d madeData, r *repetition, op string, round int) (bool, error) {
-	c := t.command(r, op)
-	key := strings.Join([]string{t.name, d.name, r.store.kind, op}, "/")
-	if len(c.args) == 0 || b.given[key] {
-		return op == opLoad || t.beside, nil
-	}
-	if t.before != nil {
-		if err := t.before(ctx, r, op); err != nil {
-			return false, err
-		}
-	}
-	if op == opLoad && !t.beside {
-		if err := os.Mkdir(r.target, 0o755); err != nil {
-			return false, err
-		}
-	}
+// operate measures one operation.
+func (b *bench) operate(ctx context.Context, r *repetition, op string, res *result) error {
+	fault := r.prepare(ctx, op)
 	before, err := r.store.usage(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
-	took, stdout, err := measure(ctx, c, b.limit)
+	if fault == nil {
+		fault = b.attempt(ctx, r, op, res)
+	}
 	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	after, usageErr := r.store.usage(ctx)
-	if usageErr != nil {
-		return false, usageErr
+	after, err := r.store.usage(ctx)
+	if err != nil {
+		return err
 	}
-	if err == nil && isSave(op) && t.saved != nil {
-		err = t.saved(r, stdout)
-	}
-	note := ""
-	if err == nil && op == opLoad && round == 0 {
-		note, err = b.compareTrees(ctx, t, r)
-	}
-	res := result{Dataset: d.name, Store: r.store.kind, Tool: t.name, Operation: op, Round: round + 1, cost: took,
-		Stored: after.Bytes - before.Bytes, Requests: after.Requests - before.Requests, Note: note}
+	res.Stored, res.Requests = after.Bytes-before.Bytes, after.Requests-before.Requests
 	switch {
-	case errors.Is(err, errOverLimit):
-		res.Over, b.given[key] = true, true
+	case errors.Is(fault, errOverLimit):
+		res.Over = true
+	case fault != nil:
+		res.Fault = fault.Error()
+	}
+	return os.RemoveAll(r.target)
+}
+
+// prepare does what is not measured.
+func (r *repetition) prepare(ctx context.Context, op string) error {
+	if r.tool.before != nil {
+		if err := r.tool.before(ctx, r, op); err != nil {
+			return err
+		}
+	}
+	if op == opLoad && !r.tool.beside {
+		return os.Mkdir(r.target, 0o755)
+	}
+	return nil
+}
+
+// attempt runs the operation and returns how it failed.
+func (b *bench) attempt(ctx context.Context, r *repetition, op string, res *result) error {
+	took, stdout, err := measure(ctx, r.tool.command(r, op), b.limit)
+	res.cost = took
+	switch {
 	case err != nil:
-		res.Fault, b.given[key] = err.Error(), true
-		progress("%s: %v", key, err)
+		return err
+	case isSave(op) && r.tool.saved != nil:
+		return r.tool.saved(r, stdout)
+	case op == opLoad && r.round == 0:
+		res.Note, err = b.compareTrees(ctx, r)
 	}
-	b.results = append(b.results, res)
-	if op == opLoad {
-		err = os.RemoveAll(r.target)
-		return true, err
-	}
-	return res.Fault == "" && !res.Over, nil
+	return err
 }
 
 // warm reads the source, so that it comes from memory for every tool.
@@ -270,10 +278,10 @@ func warm(ctx context.Context, dir string) error {
 
 // compareTrees holds the loaded tree against the source, in a process of its own: what it needs would count as memory of
 // every process started later.
-func (b *bench) compareTrees(ctx context.Context, t tool, r *repetition) (note string, err error) {
+func (b *bench) compareTrees(ctx context.Context, r *repetition) (note string, err error) {
 	loaded := r.target
-	if t.loaded != nil {
-		loaded = t.loaded(r)
+	if r.tool.loaded != nil {
+		loaded = r.tool.loaded(r)
 	}
 	out, err := exec.CommandContext(ctx, b.self, "-mode", modeSame, r.source, loaded).CombinedOutput()
 	if err != nil {

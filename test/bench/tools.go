@@ -27,6 +27,8 @@ var operations = []string{opInit, opSave, opNoChange, opLoad, opEdit}
 
 // repetition is one pass of one tool over one dataset and one store: all its operations, with a fresh repository.
 type repetition struct {
+	tool   tool
+	round  int    // from 0
 	dir    string // its own: keys, caches, settings
 	source string
 	target string // does not exist before the load
