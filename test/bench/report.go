@@ -22,15 +22,15 @@ type report struct {
 // figure is the median of one operation of one tool.
 type figure struct {
 	cost
-	stored int64
-	rounds int
-	over   bool
-	fault  string
+	stored   int64
+	requests int64
+	over     bool
+	fault    string
 }
 
 // figure finds the medians of what was measured; ok is false if nothing was.
 func (r report) figure(dataset, store, tool, op string) (f figure, ok bool) {
-	var wall, cpu, rss, stored []float64
+	var wall, cpu, rss, stored, requests []float64
 	for _, m := range r.results {
 		if m.Dataset != dataset || m.Store != store || m.Tool != tool || m.Operation != op {
 			continue
@@ -40,13 +40,13 @@ func (r report) figure(dataset, store, tool, op string) (f figure, ok bool) {
 		}
 		f.over = f.over || m.Over
 		wall, cpu = append(wall, m.Wall), append(cpu, m.CPU)
-		rss, stored = append(rss, float64(m.RSS)), append(stored, float64(m.Stored))
+		rss, stored, requests = append(rss, float64(m.RSS)), append(stored, float64(m.Stored)), append(requests, float64(m.Requests))
 	}
 	if len(wall) == 0 {
 		return f, false
 	}
-	f.rounds = len(wall)
-	f.Wall, f.CPU, f.RSS, f.stored = median(wall), median(cpu), int64(median(rss)), int64(median(stored))
+	f.Wall, f.CPU, f.RSS = median(wall), median(cpu), int64(median(rss))
+	f.stored, f.requests = int64(median(stored)), int64(median(requests))
 	return f, true
 }
 
@@ -77,7 +77,7 @@ func (r report) print(w io.Writer) {
 	for _, d := range r.data {
 		fmt.Fprintf(w, "- %s: %s; %d files, %s, %s on the disk\n", d.name, d.what, d.files, megabytes(d.bytes), megabytes(d.allocated))
 	}
-	fmt.Fprintf(w, "\nMedians of up to %d rounds: wall time, × lockstep's time (processor time, peak memory, bytes added to the repository).\n\n", r.rounds)
+	fmt.Fprintf(w, "\nMedians of up to %d rounds: wall time, × lockstep's time (processor time, peak memory, bytes added to the repository, requests).\n\n", r.rounds)
 	r.table(w)
 	fmt.Fprint(w, "\n")
 	r.targets(w)
@@ -138,6 +138,9 @@ func (r report) cell(dataset, store, tool, op string) string {
 	text += fmt.Sprintf(" (%.1f s, %s", f.CPU, megabytes(f.RSS))
 	if isSave(op) && f.stored > 0 {
 		text += ", +" + megabytes(f.stored)
+	}
+	if f.requests > 0 {
+		text += fmt.Sprintf(", %d requests", f.requests)
 	}
 	return text + ")"
 }
