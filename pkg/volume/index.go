@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -97,6 +98,8 @@ type index struct {
 	objects []indexObject
 	// adopted are packs that no index object describes, and that are not condemned.
 	adopted []described
+	// unread are packs that exist, and that no index object and no footer of their own describes.
+	unread map[packID]bool
 	// damaged names the objects that were found damaged or missing and done without.
 	damaged []string
 }
@@ -174,8 +177,8 @@ func (v *Vault) hold(ctx context.Context, x *index, known map[packID]uint32, con
 		p.condemned = condemned[p.id]
 		file, exists := existing[p.id]
 		p.modified = file.modified
-		if !exists || file.size != int64(p.size) {
-			p.missing = true
+		p.missing = file.size != int64(p.size)
+		if exists && p.missing {
 			x.damaged = append(x.damaged, p.id.object())
 		}
 	}
@@ -195,7 +198,7 @@ func (x *index) close() { x.places.close() }
 
 // readIndex reads all index objects. The map says which packs they describe.
 func (v *Vault) readIndex(ctx context.Context) (*index, map[packID]uint32, error) {
-	x := &index{places: &table{}}
+	x := &index{places: &table{}, unread: map[packID]bool{}}
 	known := map[packID]uint32{}
 	done := map[string]bool{}
 	for range indexTries {
@@ -303,6 +306,7 @@ func (v *Vault) adopt(ctx context.Context, x *index, files map[packID]packFile, 
 			return nil // deleted meanwhile
 		case errors.Is(err, ErrDamaged):
 			x.damaged = append(x.damaged, id.object())
+			x.unread[id] = true
 			return nil
 		case err != nil:
 			return err
@@ -320,6 +324,15 @@ func (v *Vault) adopt(ctx context.Context, x *index, files map[packID]packFile, 
 // footerGuess is how much of a pack's end is read at first: enough for the footer of most.
 const footerGuess = 64 << 10
 
+// getPack reads a part of a pack. One that ends too early is damaged.
+func (v *Vault) getPack(ctx context.Context, id packID, off, length int64) ([]byte, error) {
+	data, err := v.store.Get(ctx, id.object(), off, length)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return data, err
+}
+
 // readFooter describes a pack from its own footer.
 func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (described, error) {
 	name := id.object()
@@ -327,7 +340,7 @@ func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (describe
 	if size < headerSize+tagSize+trailerSize || size > maxPack {
 		return p, fmt.Errorf("object %q: %w: %d bytes", name, ErrDamaged, size)
 	}
-	header, err := v.store.Get(ctx, name, 0, headerSize)
+	header, err := v.getPack(ctx, id, 0, headerSize)
 	if err != nil {
 		return p, err
 	}
@@ -337,7 +350,7 @@ func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (describe
 	}
 	p.header = [headerSize]byte(header)
 	from := max(headerSize, size-footerGuess)
-	end, err := v.store.Get(ctx, name, from, size-from)
+	end, err := v.getPack(ctx, id, from, size-from)
 	if err != nil {
 		return p, err
 	}
@@ -347,7 +360,7 @@ func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (describe
 	}
 	at := size - trailerSize - footer
 	if at < from {
-		if end, err = v.store.Get(ctx, name, at, footer); err != nil {
+		if end, err = v.getPack(ctx, id, at, footer); err != nil {
 			return p, err
 		}
 		from = at
