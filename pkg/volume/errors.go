@@ -37,6 +37,8 @@ var (
 	ErrIncomplete = errors.New("directory holds an unfinished load")
 	// ErrChanged says that a file changed or vanished while it was read.
 	ErrChanged = errors.New("changed while being read")
+	// ErrOvertaken says that packs which a save needs were deleted or lost meanwhile. There is no snapshot; to save again helps.
+	ErrOvertaken = errors.New("overtaken by a deletion")
 	// ErrMismatch says that what was read back from a loaded directory is not what was saved.
 	ErrMismatch = errors.New("loaded tree differs from the saved one")
 )

@@ -221,7 +221,7 @@ func TestFidelity(t *testing.T) {
 			t.Errorf("Digest(%s) = %v, %v; want %v", dir, roots, err, snapshot.Roots)
 		}
 	}
-	if snapshot.Stats.Skipped != 0 || snapshot.Stats.Specials != 3 || snapshot.Stats.Links != 8 {
+	if snapshot.Stats.Sockets != 0 || snapshot.Stats.Specials != 3 || snapshot.Stats.Links != 8 {
 		t.Errorf("stats %+v", snapshot.Stats)
 	}
 }
@@ -334,8 +334,8 @@ func TestLeftOut(t *testing.T) {
 	must(t, err)
 	_, err = v.Load(t.Context(), snapshot.ID, dst, volume.LoadOptions{Verify: volume.VerifyReadback})
 	must(t, err)
-	if snapshot.Stats.Skipped != 1 {
-		t.Errorf("skipped %d, want the socket", snapshot.Stats.Skipped)
+	if snapshot.Stats.Sockets != 1 {
+		t.Errorf("skipped %d, want the socket", snapshot.Stats.Sockets)
 	}
 	if got, want := run(t, "find", dst, "-mindepth", "1", "-printf", `%P\n`), "file\nsub\nsub/lost+found\nsub/lost+found/kept\n"; sorted(got) != sorted(want) {
 		t.Errorf("loaded\n%s", got)

@@ -43,7 +43,8 @@ func scanWith(t *testing.T, dir string, h *hookSink) []FileError {
 			*hook = func() {}
 		}
 	}
-	_, err := scanTree(t.Context(), dir, h, &progress{})
+	s := &scanner{sink: h, budget: &budget{}, gear: testGear(), progress: &progress{}}
+	_, _, err := s.run(t.Context(), dir)
 	var failed *FileErrors
 	if err != nil && !errors.As(err, &failed) {
 		t.Fatal(err)

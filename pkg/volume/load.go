@@ -123,7 +123,7 @@ func (v *Vault) load(ctx context.Context, id, target string, o LoadOptions, p *p
 	}
 	if o.Path == "" {
 		p.totalFiles.Store(r.Stats.Files)
-		p.totalBytes.Store(r.Stats.Bytes)
+		p.totalBytes.Store(r.Stats.Bytes + r.Stats.UnchangedBytes)
 	}
 	f, err := v.openFetcher(ctx, p)
 	if err != nil {

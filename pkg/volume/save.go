@@ -2,16 +2,23 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/lockstep-dr/lockstep/pkg/store"
 )
 
 const (
 	// marker is a file at the top of a directory that is being loaded; it goes when the load is done.
 	marker    = ".lockstep-incomplete"
 	lostFound = "lost+found"
+	// forgetTimeout is how long a save tries to remove its own snapshot after it failed.
+	forgetTimeout = 30 * time.Second
 )
 
 // SaveOptions adjust a save. The zero value is fine.
@@ -19,41 +26,103 @@ type SaveOptions struct {
 	// Labels are kept with the snapshot, encrypted.
 	Labels      map[string]string
 	Compression Compression
+	// Parent is the id of an earlier snapshot of the same tree, or empty. Files that did not change since are not read.
+	Parent string
+	Detect Detect
+	// KeepGoing records a snapshot even if files cannot be read, change while they are read, or vanish.
+	KeepGoing bool
+	// Blind reads nothing of the Vault, for credentials that may only write: all is stored, what the Vault has already, too, and
+	// there can be no parent.
+	Blind bool
 	// Progress is called from time to time, and once at the end, never from two goroutines at once.
 	Progress func(Progress)
 }
 
-// Save stores the tree below dir as a new snapshot. What the Vault has already is not stored again. The snapshot is
-// recorded after all that it refers to is durable.
-//
-// If files cannot be read, change while they are read or vanish, the error is a *FileErrors that names every one of
-// them, and no snapshot is recorded. Sockets, a lost+found at the top, and extended attributes other than user.*, POSIX
-// ACLs and file capabilities are left out.
-func (v *Vault) Save(ctx context.Context, dir string, o SaveOptions) (*Snapshot, error) {
-	s, err := v.save(ctx, dir, o)
-	if err != nil {
-		return nil, fmt.Errorf("saving %q: %w", dir, err)
+// Detect says how a save recognises a file that did not change since its parent. One that changed within two seconds before the parent
+// was made is always read.
+type Detect int
+
+const (
+	// DetectStrict compares size, modification time, change time and inode.
+	DetectStrict Detect = iota
+	// DetectMtime compares size and modification time, for trees that are copied, or cloned, between saves.
+	DetectMtime
+	// DetectNone reads all files.
+	DetectNone
+)
+
+func (d Detect) String() string {
+	switch d {
+	case DetectMtime:
+		return "mtime"
+	case DetectNone:
+		return "none"
 	}
-	return s, nil
+	return "strict"
 }
 
-func (v *Vault) save(ctx context.Context, dir string, o SaveOptions) (*Snapshot, error) {
+// UnmarshalText implements encoding.TextUnmarshaler for "strict", "mtime" and "none".
+func (d *Detect) UnmarshalText(text []byte) error {
+	for _, known := range []Detect{DetectStrict, DetectMtime, DetectNone} {
+		if string(text) == known.String() {
+			*d = known
+			return nil
+		}
+	}
+	return fmt.Errorf("detection %q: want strict, mtime or none", text)
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Detect) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Save stores what is at path as a new snapshot: the tree below a directory, or the bytes of one regular file or block device. What
+// the Vault has already is not stored again. The snapshot is recorded after all that it refers to is durable.
+//
+// If files cannot be read, change while they are read or vanish, the error is a *FileErrors that names every one of
+// them, and no snapshot is recorded. With KeepGoing there is one all the same, beside the error: files that cannot be read are
+// in it as such, and those that change as they were found at last. ErrOvertaken says that packs were deleted which the save relied
+// on; there is no snapshot then.
+//
+// Sockets, a lost+found at the top, and extended attributes other than user.*, POSIX ACLs and file capabilities are left out.
+func (v *Vault) Save(ctx context.Context, path string, o SaveOptions) (*Snapshot, error) {
+	s, err := v.save(ctx, path, o)
+	if err != nil {
+		err = fmt.Errorf("saving %q: %w", path, err)
+	}
+	return s, err
+}
+
+func (v *Vault) save(ctx context.Context, path string, o SaveOptions) (*Snapshot, error) {
+	if o.Blind && o.Parent != "" {
+		return nil, errors.New("a blind save cannot have a parent")
+	}
 	created := time.Now().UTC()
 	p := &progress{}
 	defer p.report(o.Progress)()
-	x, err := v.checkIndex(ctx)
+	v.budget.enter()
+	defer v.budget.leave()
+	x, err := v.openIndex(ctx, o.Blind)
 	if err != nil {
 		return nil, err
 	}
-	defer x.close()
+	f := newFetcher(v, x, &progress{}) // for the tree of the parent
+	defer f.close()
 	up, upCtx := newUploader(ctx, v, p, x.adopted)
-	roots, table, err := newSaver(v, x, up, p, o.Compression).save(upCtx, dir)
-	if upErr := up.finish(ctx, err); upErr != nil {
-		return nil, upErr
+	s := newSaver(v, x, up, p, o.Compression)
+	s.keepGoing = o.KeepGoing
+	if err := s.follow(ctx, f, &o); err != nil {
+		return nil, err
 	}
-	r := &record{Snapshot{ID: randomName(), Created: created, Labels: maps.Clone(o.Labels), Roots: roots, Stats: p.stats()}, table}
-	if err := v.putRecord(ctx, r); err != nil {
-		return nil, fmt.Errorf("recording snapshot: %w", err)
+	roots, failed, err := s.save(upCtx, path)
+	if err := up.finish(ctx, err); err != nil {
+		return nil, err
+	}
+	r := &record{Snapshot{ID: randomName(), Created: created, Labels: maps.Clone(o.Labels), Roots: roots, Stats: p.stats(), Image: s.image}, s.table}
+	if err := s.record(ctx, r, o.Blind); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return &r.Snapshot, failed
 	}
 	return &r.Snapshot, nil
 }
@@ -71,45 +140,75 @@ type sink interface {
 type saver struct {
 	vault      *Vault
 	index      *index
+	relied     []atomic.Bool // by number of pack: the save relies on it
+	up         *uploader
 	progress   *progress
 	data, meta packer // cells; lists and trees
+	compress   Compression
+	keepGoing  bool
 
-	tree     treeWriter
-	compress Compression
-	scratch  []byte
+	parent  *record // nil: all is read
+	fetcher *fetcher
+	detect  Detect
+
+	tree    treeWriter
+	table   []Hash // of the tree, when that is stored
+	image   bool
+	scratch []byte
 
 	mu    sync.Mutex
 	fresh idSet // chunks that this save stores
 }
 
-// newSaver returns a saver that must be closed.
+// newSaver returns a saver that stores what the index lacks.
 func newSaver(v *Vault, x *index, up *uploader, p *progress, c Compression) *saver {
-	s := &saver{vault: v, index: x, progress: p, compress: c, data: packer{up: up}, meta: packer{up: up}}
+	s := &saver{vault: v, index: x, up: up, progress: p, compress: c, data: packer{up: up}, meta: packer{up: up}}
+	s.relied = make([]atomic.Bool, len(x.packs))
 	s.tree.store = func(ctx context.Context, d Hash, raw []byte) error { return s.chunk(ctx, d, raw, true, &s.scratch) }
 	return s
 }
 
-// save stores the tree below dir and returns its roots and the chunks of its table.
-func (s *saver) save(ctx context.Context, dir string) (Roots, []Hash, error) {
+// openIndex returns what a save may rely on.
+func (v *Vault) openIndex(ctx context.Context, blind bool) (*index, error) {
+	if blind {
+		return &index{places: &table{}}, nil
+	}
+	return v.checkIndex(ctx)
+}
+
+// follow has the save use the tree of its parent, if it has one.
+func (s *saver) follow(ctx context.Context, f *fetcher, o *SaveOptions) (err error) {
+	if o.Parent == "" {
+		return nil
+	}
+	if s.compress == CompressAuto {
+		s.compress = CompressZstd
+	}
+	s.fetcher, s.detect = f, o.Detect
+	s.parent, err = s.vault.record(ctx, o.Parent)
+	return err
+}
+
+// save stores what is at path and returns its roots. All chunks are durable then.
+func (s *saver) save(ctx context.Context, path string) (Roots, *FileErrors, error) {
 	defer s.fresh.close()
-	roots, err := scanTree(ctx, dir, s, s.progress)
+	roots, failed, err := scanTree(ctx, path, s)
 	if err != nil {
 		return Roots{}, nil, err
 	}
-	table, err := s.tree.finish(ctx)
-	if err != nil {
+	if s.table, err = s.tree.finish(ctx); err != nil {
 		return Roots{}, nil, err
 	}
 	if err := s.data.flush(ctx); err != nil {
 		return Roots{}, nil, err
 	}
-	return roots, table, s.meta.flush(ctx)
+	return roots, failed, s.meta.flush(ctx)
 }
 
 // chunk stores a chunk that the Vault does not have.
 func (s *saver) chunk(ctx context.Context, d Hash, raw []byte, isMeta bool, scratch *[]byte) error {
 	id := s.vault.keys.chunkID(d)
-	if s.index.usable(id) || !s.claim(id) {
+	if s.has(id) || !s.claim(id) {
 		return nil
 	}
 	to, compress := &s.data, s.compress
@@ -121,6 +220,20 @@ func (s *saver) chunk(ctx context.Context, d Hash, raw []byte, isMeta bool, scra
 	return to.add(ctx, id, *scratch, len(raw))
 }
 
+// has tells whether the Vault has a chunk that the save may rely on, and notes that it does.
+func (s *saver) has(id chunkID) bool {
+	for _, at := range s.index.find(id) {
+		if p := &s.index.packs[at.pack]; p.missing || p.condemned {
+			continue
+		}
+		if relied := &s.relied[at.pack]; !relied.Load() {
+			relied.Store(true)
+		}
+		return true
+	}
+	return false
+}
+
 // claim tells whether the caller is the first to store the chunk.
 func (s *saver) claim(id chunkID) bool {
 	s.mu.Lock()
@@ -128,15 +241,93 @@ func (s *saver) claim(id chunkID) bool {
 	return s.fresh.add(id)
 }
 
-// entry appends a record to the tree.
-func (s *saver) entry(ctx context.Context, e *entry) error { return s.tree.add(ctx, e) }
+// entry appends a record to the tree. Only an image has a file without a name.
+func (s *saver) entry(ctx context.Context, e *entry) error {
+	s.image = s.image || e.kind == kindFile && e.name == ""
+	return s.tree.add(ctx, e)
+}
 
-// Digest computes the roots of a tree on disk, to compare with those of a Snapshot. It reads every file, and returns a
-// *FileErrors if some cannot be read.
-func Digest(ctx context.Context, dir string) (Roots, error) {
-	roots, err := scanTree(ctx, dir, nil, &progress{})
+// record records the snapshot, unless a deletion took, or is about to take, what it needs. A deletion that began too late for the
+// reading before it sees the snapshot, or is seen by the reading after it.
+func (s *saver) record(ctx context.Context, r *record, blind bool) error {
+	if !blind {
+		if err := s.overtaken(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.vault.putRecord(ctx, r); err != nil {
+		return fmt.Errorf("recording snapshot: %w", err)
+	}
+	if blind {
+		return nil
+	}
+	err := s.overtaken(ctx)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
+	defer cancel()
+	if forgetErr := s.vault.store.Delete(ctx, snapshotPrefix+r.ID); forgetErr != nil {
+		return errors.Join(err, fmt.Errorf("forgetting snapshot %q: %w", r.ID, forgetErr))
+	}
+	return err
+}
+
+// overtaken returns ErrOvertaken if a pack that the save needs is condemned or gone.
+func (s *saver) overtaken(ctx context.Context) error {
+	condemned, err := s.vault.condemned(ctx)
 	if err != nil {
-		return Roots{}, fmt.Errorf("digesting %q: %w", dir, err)
+		return err
+	}
+	existing, err := s.vault.listPacks(ctx)
+	if err != nil {
+		return fmt.Errorf("listing packs: %w", err)
+	}
+	for id, size := range s.needs() {
+		file, listed := existing[id]
+		if !listed && !condemned[id] {
+			if file.size, err = s.size(ctx, id); err != nil {
+				return err
+			}
+		}
+		if condemned[id] || file.size != int64(size) {
+			return fmt.Errorf("%w: %q is deleted, or about to be; save again", ErrOvertaken, id.object())
+		}
+	}
+	return nil
+}
+
+// needs are the packs that the save relies on or stored, and their sizes.
+func (s *saver) needs() iter.Seq2[packID, uint32] {
+	return func(yield func(packID, uint32) bool) {
+		for i := range s.relied {
+			if p := &s.index.packs[i]; s.relied[i].Load() && !yield(p.id, p.size) {
+				return
+			}
+		}
+		for _, p := range s.up.packs {
+			if !yield(p.id, p.size) {
+				return
+			}
+		}
+	}
+}
+
+// size asks for one pack, because a listing may be late. One that does not exist has the size 0.
+func (s *saver) size(ctx context.Context, id packID) (int64, error) {
+	info, err := s.vault.store.Stat(ctx, id.object())
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return info.Size, err
+}
+
+// Digest computes the roots of a tree on disk, or of one file or block device, to compare with those of a Snapshot. It reads every
+// file, and returns a *FileErrors if some cannot be read.
+func Digest(ctx context.Context, path string) (Roots, error) {
+	roots, err := digestTree(ctx, path)
+	if err != nil {
+		return Roots{}, fmt.Errorf("digesting %q: %w", path, err)
 	}
 	return roots, nil
 }

@@ -38,10 +38,12 @@ type keys struct {
 	chunk  []byte // turns digests into chunk ids
 	name   []byte // turns names of documents into object names
 	config []byte // authenticates the config object
+	gear   *gear  // divides files of variable chunks
 }
 
 func newKeys(master []byte) keys {
-	return keys{master, subkey(master, nil, "chunk id"), subkey(master, nil, "document name"), subkey(master, nil, "config")}
+	return keys{master, subkey(master, nil, "chunk id"), subkey(master, nil, "document name"), subkey(master, nil, "config"),
+		newGear(subkey(master, nil, "chunker"))}
 }
 
 // subkey derives a key of 32 bytes. The lengths are fixed, so derivation cannot fail.

@@ -30,12 +30,16 @@ type Stats struct {
 	Directories int64 `json:"directories"`
 	Links       int64 `json:"links"`            // symlinks, and further names of what has several
 	Specials    int64 `json:"specials"`         // FIFOs and devices
-	Skipped     int64 `json:"skipped"`          // sockets, which are not saved
+	Sockets     int64 `json:"sockets"`          // which are not saved
+	Failed      int64 `json:"failed,omitempty"` // entries that a save that kept going could not read, or that changed meanwhile
 	Size        int64 `json:"size"`             // bytes of files, with holes
 	Bytes       int64 `json:"bytes"`            // bytes of files that were read or written, without holes
 	New         int64 `json:"new"`              // bytes that the Vault did not have before this save
-	Failed      int64 `json:"failed,omitempty"` // entries that could not be read, of a save that kept going
 	Stored      int64 `json:"stored"`           // bytes written to the store by a save, fetched from it by a load
+	// Files, counted in Files too, that a save found unchanged since its parent and did not read, and their bytes, without holes, which
+	// are not in Bytes.
+	Unchanged      int64 `json:"unchanged"`
+	UnchangedBytes int64 `json:"unchangedBytes"`
 }
 
 // record is what a snapshot object holds.

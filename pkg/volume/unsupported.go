@@ -10,7 +10,11 @@ import (
 
 var errLinux = fmt.Errorf("%w: saving and loading need Linux", errors.ErrUnsupported)
 
-func scanTree(context.Context, string, sink, *progress) (Roots, error) { return Roots{}, errLinux }
+func scanTree(context.Context, string, *saver) (Roots, *FileErrors, error) {
+	return Roots{}, nil, errLinux
+}
+
+func digestTree(context.Context, string) (Roots, error) { return Roots{}, errLinux }
 
 func loadTree(context.Context, string, *record, *fetcher, LoadOptions, *progress) (*LoadResult, error) {
 	return nil, errLinux

@@ -8,10 +8,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// uploads is how many packs are on their way to the store at once. With the two being filled they are the bulk of what a
-// save keeps in memory.
-const uploads = 3
-
 // packer fills packs, one after the other.
 type packer struct {
 	up  *uploader
@@ -23,15 +19,12 @@ func (p *packer) add(ctx context.Context, id chunkID, encoded []byte, raw int) e
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cur == nil {
-		var err error
-		if p.cur, err = p.up.take(ctx); err != nil {
-			return err
-		}
+		p.cur = p.up.vault.budget.pack()
+		p.cur.reset()
 	}
 	p.cur.add(id, encoded, raw)
 	if p.cur.full() {
-		p.up.send(p.cur)
-		p.cur = nil
+		return p.send(ctx)
 	}
 	return nil
 }
@@ -40,57 +33,57 @@ func (p *packer) flush(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cur != nil {
-		p.up.send(p.cur)
-		p.cur = nil
+		return p.send(ctx)
 	}
-	return ctx.Err()
+	return nil
 }
 
-// uploader stores packs and the index of those that are stored. Its few buffers are what holds back the readers when the
-// store is slow.
+// send has the pack stored. That it waits when the store is slow is what holds back the readers.
+func (p *packer) send(ctx context.Context) error {
+	full := p.cur
+	p.cur = nil
+	return p.up.send(ctx, full)
+}
+
+// uploader stores packs and the index of those that are stored.
 type uploader struct {
 	vault    *Vault
 	progress *progress
 	g        *errgroup.Group
 	ctx      context.Context
-	free     chan *pack
 
 	mu     sync.Mutex
 	stored []described // durable, and not yet in an index object
 	chunks int         // in stored
+	packs  []storedPack
+}
+
+// storedPack is a pack that a save stored.
+type storedPack struct {
+	id   packID
+	size uint32
 }
 
 // newUploader returns an uploader, and a context that ends when an upload fails. Adopted packs go into the next index object.
 func newUploader(ctx context.Context, v *Vault, p *progress, adopted []described) (*uploader, context.Context) {
 	g, ctx := errgroup.WithContext(ctx)
-	u := &uploader{vault: v, progress: p, g: g, ctx: ctx, free: make(chan *pack, uploads+2), stored: adopted}
-	for range cap(u.free) {
-		u.free <- &pack{}
-	}
-	return u, ctx
+	return &uploader{vault: v, progress: p, g: g, ctx: ctx, stored: adopted}, ctx
 }
 
-func (u *uploader) take(ctx context.Context) (*pack, error) {
-	select {
-	case p := <-u.free:
-		p.reset()
-		return p, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// send stores a pack in the background, when it is its turn.
+func (u *uploader) send(ctx context.Context, p *pack) error {
+	if err := u.vault.budget.store(ctx); err != nil {
+		return err
 	}
-}
-
-// send stores a pack in the background.
-func (u *uploader) send(p *pack) {
 	u.g.Go(func() error {
+		defer u.vault.budget.doneStoring(p)
 		p.seal(&u.vault.keys)
 		if err := u.put(u.ctx, p.id.object(), p.data); err != nil {
 			return fmt.Errorf("storing pack: %w", err)
 		}
-		d := p.describe()
-		u.free <- p
-		return u.describe(u.ctx, d)
+		return u.describe(u.ctx, p.describe())
 	})
+	return nil
 }
 
 func (u *uploader) put(ctx context.Context, name string, data []byte) error {
@@ -104,6 +97,7 @@ func (u *uploader) put(ctx context.Context, name string, data []byte) error {
 // describe notes a durable pack, and writes an index object whenever there is enough for one.
 func (u *uploader) describe(ctx context.Context, d described) error {
 	u.mu.Lock()
+	u.packs = append(u.packs, storedPack{d.id, d.size})
 	u.stored = append(u.stored, d)
 	u.chunks += len(d.chunks)
 	var full []described
@@ -114,13 +108,19 @@ func (u *uploader) describe(ctx context.Context, d described) error {
 	return u.putIndex(ctx, full)
 }
 
+// putIndex writes index objects, one unless there are very many packs.
 func (u *uploader) putIndex(ctx context.Context, packs []described) error {
-	if len(packs) == 0 {
-		return nil
-	}
-	name := indexPrefix + randomName()
-	if err := u.put(ctx, name, u.vault.keys.sealObject(typeIndex, name, encodeIndex(packs))); err != nil {
-		return fmt.Errorf("storing index: %w", err)
+	for len(packs) > 0 {
+		n, chunks := 0, 0
+		for n < min(len(packs), indexPacks) && chunks < indexChunks {
+			chunks += len(packs[n].chunks)
+			n++
+		}
+		name := indexPrefix + randomName()
+		if err := u.put(ctx, name, u.vault.keys.sealObject(typeIndex, name, encodeIndex(packs[:n]))); err != nil {
+			return fmt.Errorf("storing index: %w", err)
+		}
+		packs = packs[n:]
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type Vault struct {
 	codec  *codec
 	config []byte // the config object, as read
 	id     string
+	budget budget // of all saves
 }
 
 // config is the first line of the config object; the second is its authentication code.
