@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -173,6 +174,8 @@ func (o Options) retryer() aws.Retryer {
 	return retry.NewAdaptiveMode(func(a *retry.AdaptiveModeOptions) {
 		a.StandardOptions = append(a.StandardOptions, func(r *retry.StandardOptions) {
 			r.MaxAttempts, r.MaxBackoff = o.Attempts, maxBackoff
+			// The quota is for processes with few requests at once: with many, a short failure of the server would use it up.
+			r.RateLimiter = ratelimit.None
 			r.Retryables = append(r.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{conflict: {}}})
 		})
 	})

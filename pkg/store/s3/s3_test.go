@@ -176,6 +176,37 @@ func TestCutListing(t *testing.T) {
 	}
 }
 
+// Many requests at once outlive a short failure of the server, and its word to slow down.
+func TestManyFailAtOnce(t *testing.T) {
+	const requests = 150
+	for code, status := range map[string]int{"InternalError": 500, "SlowDown": 503} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			handler := fake(t)
+			var failures atomic.Int32
+			s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet && failures.Add(1) <= requests {
+					answer(status, failure(code)).ServeHTTP(w, r)
+					return
+				}
+				handler.ServeHTTP(w, r)
+			}), func(o *s3.Options) { o.Attempts = 0 })
+			if err := s.Put(t.Context(), "x", []byte("1")); err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			for range requests {
+				wg.Go(func() {
+					if got, err := s.Get(t.Context(), "x", 0, -1); err != nil || string(got) != "1" {
+						t.Errorf("Get: %q, %v", got, err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
 // An answer that breaks off is asked for again.
 func TestBrokenBody(t *testing.T) {
 	handler := fake(t)

@@ -52,8 +52,8 @@ type Fault struct {
 	// is done at once and a second time: it was duplicated.
 	Late int
 
-	// Corrupt replaces the data that a Get returns or a Put stores. It may change its argument. What it returns for a Get may
-	// be shorter than what was asked for, which a correct store never does.
+	// Corrupt replaces the data that a Get returns or a Put stores. It may change its argument, or cut it short: a partial write,
+	// or a Get that returns less than was asked for, which a correct store never does.
 	Corrupt func([]byte) []byte
 	// Keep and Cut shorten a listing to its first Keep objects, sorted by name. Without Err the listing then claims to be
 	// complete, which a correct store never does.

@@ -224,6 +224,15 @@ func remove(t *testing.T, s store.Store) {
 	_, err := s.Stat(t.Context(), "d/x")
 	wantErr(t, "Stat after Delete", err, store.ErrNotFound)
 	put(t, s, "d/x", []byte("2"))
+	// What only begins like an object is none.
+	for _, name := range []string{"d", "d/", "d/x/y", "d/xx"} {
+		if err := s.Delete(t.Context(), name); err != nil && store.CheckName(name) == nil {
+			t.Errorf("Delete(%q): %v", name, err)
+		}
+	}
+	if got, err := s.Get(t.Context(), "d/x", 0, -1); err != nil || string(got) != "2" {
+		t.Errorf("after deleting its neighbours the object is %q, %v", got, err)
+	}
 }
 
 func cancelled(t *testing.T, s store.Store) {
