@@ -2,6 +2,9 @@ package reader
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -143,7 +146,7 @@ func (c *checker) indexes() {
 	}
 }
 
-// documents opens every document. One of kind key that names no key object is left from a key that was removed.
+// documents opens every document, and holds those of kind key against their key objects.
 func (c *checker) documents() {
 	for _, name := range c.v.objects["documents"] {
 		c.report.Documents++
@@ -152,10 +155,36 @@ func (c *checker) documents() {
 			c.problem(err)
 			continue
 		}
-		if d.Kind == "key" && !hex32.MatchString(d.Name) {
-			c.problem(fmt.Errorf("%s: %q is no name of a key object", name, d.Name))
+		if d.Kind == "key" {
+			if err := c.keyDocument(d); err != nil {
+				c.problem(fmt.Errorf("%s: %w", name, err))
+			}
 		}
 	}
+}
+
+// keyDocument looks for the key object that a document is about: it was there before the document, and goes after it.
+func (c *checker) keyDocument(d Document) error {
+	key := "keys/" + d.Name
+	if !slices.Contains(c.v.objects["keys"], key) {
+		return fmt.Errorf("%q is no key object", key)
+	}
+	fields, err := object(d.Data, "recipient", "created", "sha256")
+	if err != nil {
+		return err
+	}
+	var sum string
+	if err := json.Unmarshal(fields["sha256"], &sum); err != nil {
+		return err
+	}
+	data, err := c.v.read(key, maxKey)
+	if err != nil {
+		return err
+	}
+	if got := sha256.Sum256(data); hex.EncodeToString(got[:]) != sum {
+		return fmt.Errorf("%s is not the key object that it was", key)
+	}
+	return nil
 }
 
 func (c *checker) condemned() {

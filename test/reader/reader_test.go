@@ -2,6 +2,7 @@ package reader
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -63,7 +64,6 @@ func TestCheck(t *testing.T) {
 	m.snapshot(everything())
 	m.snapshot(node{kind: 'f', form: 1, data: random(2*cellSize + 512), meta: make([]byte, 6)})
 	m.snapshot(node{kind: 'd'})
-	m.document("key", strings.Repeat("0", 32), "whose")
 	m.document("point", "shop/1", "{}")
 	old := m.flushOf([]byte("nobody needs me"))
 	m.object("condemned/"+strings.Repeat("1", 32), 5, append(unhexed(t, old[9:]), random(16)...))
@@ -72,7 +72,8 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.key(m.id, m.master, other.Recipient())
+	theirs := m.key(m.id, m.master, other.Recipient())
+	m.document("key", theirs[5:], m.keyDocument(theirs))
 	m.put("packs/00/.tmp-1", nil)
 	m.put("lost/and/found", nil)
 	m.put("packs/00/"+strings.Repeat("1", 32), nil)
@@ -356,4 +357,8 @@ func (m *maker) divide(data []byte) int {
 		}
 	}
 	return min(len(data), 262144)
+}
+
+func (m *maker) keyDocument(key string) string {
+	return fmt.Sprintf(`{"recipient":"age1","comment":"theirs","created":"2026-01-02T03:04:05Z","sha256":"%x"}`, sha256.Sum256(m.fs[key].Data))
 }

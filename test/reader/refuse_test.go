@@ -197,8 +197,16 @@ func TestRefusedObjects(t *testing.T) {
 		"another name":       {func(m *maker) { m.fs["condemned/"+name] = m.fs[m.object("condemned/"+name[1:]+"2", 5, nil)] }, "not authentic"},
 		"document's kind":    {func(m *maker) { m.rename("documents/a", m.document("b", "n", "")) }, "another name"},
 		"document's no name": {func(m *maker) { m.document("a", "", "") }, `the name ""`},
-		"key document":       {func(m *maker) { m.document("key", "keys/"+name, "") }, "no name of a key object"},
-		"index":              {func(m *maker) { m.index = m.index[:len(m.index)-1]; m.writeIndex() }, "ends early"},
+		"document of no key": {func(m *maker) { m.document("key", name, "{}") }, "is no key object"},
+		"document of another key": {func(m *maker) {
+			key := m.key(m.id, m.master, m.identity.Recipient())
+			other := m.key(m.id, m.master, m.identity.Recipient())
+			m.document("key", key[5:], m.keyDocument(other))
+		}, "is not the key object that it was"},
+		"document of a key": {func(m *maker) {
+			m.document("key", m.key(m.id, m.master, m.identity.Recipient())[5:], "{}")
+		}, "is missing"},
+		"index": {func(m *maker) { m.index = m.index[:len(m.index)-1]; m.writeIndex() }, "ends early"},
 		"index of another": {func(m *maker) {
 			m.index[len(m.index)-9]++ // in the id of the last chunk
 			m.writeIndex()
