@@ -71,11 +71,15 @@ func (v *Vault) readCondemned(ctx context.Context, info store.Info) ([]packID, e
 	if err != nil {
 		return nil, err
 	}
-	content, err := v.keys.openObject(typeCondemned, info.Name, data)
+	return v.openCondemned(info.Name, data)
+}
+
+func (v *Vault) openCondemned(name string, data []byte) ([]packID, error) {
+	content, err := v.keys.openObject(typeCondemned, name, data)
 	if err != nil {
 		return nil, err
 	}
-	return decodeCondemned(info.Name, content)
+	return decodeCondemned(name, content)
 }
 
 func encodeCondemned(ids []packID) []byte {
