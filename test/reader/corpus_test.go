@@ -108,7 +108,7 @@ func TestCorpusIsComplete(t *testing.T) {
 		inventory(t, v, found)
 	}
 	for _, what := range []string{"encoding 0", "encoding 1", "encoding 2", "kind b", "kind c", "kind d", "kind f", "kind h", "kind l", "kind p",
-		"form 0", "form 1", "list", "list in a chunk", "hole", "no bytes"} {
+		"form 0", "form 1", "form 2", "image", "list", "list in a chunk", "hole", "no bytes", "condemned"} {
 		if !found[what] {
 			t.Errorf("no vault has: %s", what)
 		}
@@ -125,6 +125,13 @@ func inventory(t *testing.T, v *Vault, found map[string]bool) {
 			t.Fatal(err)
 		}
 		found[fmt.Sprint("encoding ", plain[0])] = true
+	}
+	for _, name := range v.objects["condemned"] {
+		packs, err := v.condemned(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found["condemned"] = found["condemned"] || len(packs) > 0
 	}
 	snapshots, err := v.Snapshots()
 	if err != nil {

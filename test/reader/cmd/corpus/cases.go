@@ -35,6 +35,7 @@ func cases() []corpusCase {
 		{name: "encodings", make: encodings},
 		{name: "image", make: image},
 		{name: "snapshots", make: snapshots},
+		{name: "condemned", make: condemned},
 		{name: "documents", make: documents},
 		{name: "two-keys", keys: 2, make: smallFiles},
 		{name: "added-key", make: addedKey},
@@ -175,4 +176,19 @@ func addedKey(ctx context.Context, g *generator) error {
 	}
 	_, err = g.vault.AddKey(ctx, recipient, recipient.String(), "added later")
 	return errors.Join(err, smallFiles(ctx, g))
+}
+
+// condemned is a Vault whose packs were copied to others and condemned, between the two steps of a prune.
+func condemned(ctx context.Context, g *generator) error {
+	err := errors.Join(g.write("kept", prose(4*64<<10, 1)), g.write("old", prose(2*64<<10, 2)), g.save(ctx, "", volume.SaveOptions{}),
+		os.Remove(filepath.Join(g.source, "old")), g.save(ctx, "", volume.SaveOptions{}))
+	if err != nil {
+		return err
+	}
+	if err := g.vault.Forget(ctx, g.manifest.Snapshots[0].ID); err != nil {
+		return err
+	}
+	g.manifest.Snapshots = g.manifest.Snapshots[1:]
+	_, err = g.vault.Prune(ctx, volume.PruneOptions{Grace: time.Nanosecond, NoOtherSaves: true, MinLive: 1})
+	return err
 }
