@@ -107,7 +107,7 @@ func TestCorpusIsComplete(t *testing.T) {
 		}
 		inventory(t, v, found)
 	}
-	for _, what := range []string{"encoding 0", "encoding 1", "encoding 2", "kind b", "kind c", "kind d", "kind f", "kind h", "kind l", "kind p",
+	for _, what := range []string{"encoding 0", "encoding 1", "encoding 2", "kind b", "kind c", "kind d", "kind f", "kind h", "kind l", "kind p", "kind x",
 		"form 0", "form 1", "form 2", "image", "list", "list in a chunk", "hole", "no bytes", "condemned"} {
 		if !found[what] {
 			t.Errorf("no vault has: %s", what)

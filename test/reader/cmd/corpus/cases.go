@@ -9,12 +9,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/lockstep-dr/lockstep/pkg/volume"
+	"github.com/lockstep-dr/lockstep/test/reader"
 )
 
 // A corpusCase makes a directory and saves it.
@@ -37,6 +40,7 @@ func cases() []corpusCase {
 		{name: "snapshots", make: snapshots},
 		{name: "condemned", make: condemned},
 		{name: "documents", make: documents},
+		{name: "unread", make: unread},
 		{name: "two-keys", keys: 2, make: smallFiles},
 		{name: "added-key", make: addedKey},
 	}
@@ -191,4 +195,34 @@ func condemned(ctx context.Context, g *generator) error {
 	g.manifest.Snapshots = g.manifest.Snapshots[1:]
 	_, err = g.vault.Prune(ctx, volume.PruneOptions{Grace: time.Nanosecond, NoOtherSaves: true, MinLive: 1})
 	return err
+}
+
+// unread is saved by one who may not read all of it.
+func unread(ctx context.Context, g *generator) error {
+	const nobody = 65534
+	errs := []error{g.write("a", []byte("readable")), g.write("closed/file", []byte("hidden")), g.write("secret", []byte("hidden")),
+		os.Chmod(filepath.Join(g.source, "closed"), 0), os.Chmod(filepath.Join(g.source, "secret"), 0), os.Chown(g.source, nobody, nobody)}
+	err := filepath.WalkDir(g.dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, nobody, nobody))
+	})
+	entries, err2 := describe(g.source)
+	if err := errors.Join(append(errs, err, err2, syscall.Setresuid(-1, nobody, -1))...); err != nil {
+		return err
+	}
+	s, err := g.vault.Save(ctx, g.source, volume.SaveOptions{KeepGoing: true})
+	if err := syscall.Setresuid(-1, 0, -1); err != nil {
+		return err
+	}
+	if unreadable := (*volume.FileErrors)(nil); s == nil || !errors.As(err, &unreadable) {
+		return errors.Join(errors.New("nothing was unreadable"), err)
+	}
+	entries = slices.DeleteFunc(entries, func(e reader.ManifestEntry) bool { return e.Path == "closed/file" })
+	for i, e := range entries {
+		if e.Path == "closed" || e.Path == "secret" {
+			entries[i] = reader.ManifestEntry{Path: e.Path, Kind: "x"}
+		}
+	}
+	g.manifest.Snapshots = append(g.manifest.Snapshots, reader.ManifestSnapshot{ID: s.ID, Content: s.Roots.Content.String(), Meta: s.Roots.Meta.String(),
+		Entries: entries})
+	return nil
 }

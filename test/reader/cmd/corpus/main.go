@@ -4,7 +4,7 @@
 //
 //	go run ./test/reader/cmd/corpus [-o test/reader/testdata] [name …]
 //
-// It needs root, for owners and devices. It never touches a Vault that exists: those must stay readable as they are. To keep what a new
+// It needs root, for owners, devices and files that somebody else may not read. It never touches a Vault that exists: those must stay readable as they are. To keep what a new
 // version of the engine writes, give its Vaults new names with -suffix.
 package main
 
