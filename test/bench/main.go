@@ -63,7 +63,7 @@ func main() {
 	flag.Var(&o.stores, "stores", "stores: local,s3,s3-20ms (default: all)")
 	flag.Var(&o.with, "tools", "tools, by their names in the table (default: all that are found)")
 	flag.BoolVar(&o.all, "all", false, "every dataset on every store in every round: hours")
-	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "end an operation that takes longer")
+	flag.DurationVar(&o.limit, "limit", 90*time.Second, "end an operation that takes longer")
 	flag.StringVar(&o.lockstep, "lockstep", "bin/lockstep", "the lockstep that is measured")
 	flag.StringVar(&o.json, "json", "", "file for every single measurement")
 	flag.DurationVar(&o.delay, "delay", 0, "mode serve: wait before each request")
