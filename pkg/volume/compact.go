@@ -35,7 +35,7 @@ func (p *pruning) tidyIndex(ctx context.Context) error {
 // untidy returns the index objects that may go because others, which stay, describe their packs, and those to be rewritten. Of two
 // that describe the same packs every prune finds the same one superfluous, so that no two delete both.
 func (x *index) untidy() (superfluous, rewrite []indexObject) {
-	unlisted := func(number uint32) bool { return x.packs[number].modified.IsZero() }
+	unlisted := func(number uint32) bool { return x.packs[number].gone() }
 	var whole, gone []indexObject
 	for _, o := range x.objects {
 		switch {
@@ -92,7 +92,7 @@ func (p *pruning) rewriteIndex(ctx context.Context, objects []indexObject) (err 
 			return err
 		}
 		for _, d := range packs {
-			if p.x.packs[p.numbers[d.id]].modified.IsZero() || done[d.id] {
+			if p.x.packs[p.numbers[d.id]].gone() || done[d.id] {
 				continue
 			}
 			done[d.id] = true

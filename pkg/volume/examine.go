@@ -14,7 +14,6 @@ type examination struct {
 	whole  bool
 	merkle merkle
 	order  *order
-	ended  bool
 }
 
 // examine names the files of a snapshot that are hurt.

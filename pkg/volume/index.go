@@ -76,6 +76,9 @@ type packInfo struct {
 	condemned bool      // it is about to be deleted
 }
 
+// gone tells whether no listing shows the pack, and not only in another size.
+func (p *packInfo) gone() bool { return p.modified.IsZero() }
+
 // indexObject is what an index object describes.
 type indexObject struct {
 	name   string

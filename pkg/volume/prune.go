@@ -265,9 +265,9 @@ func (p *pruning) need(places []slot) {
 	}
 	lost := int64(1)
 	for _, s := range places {
+		p.packs[s.pack].live += int64(s.stored) // of a pack that was cut, too: it may be salvaged
+		p.packs[s.pack].only = true
 		if !p.x.packs[s.pack].missing {
-			p.packs[s.pack].live += int64(s.stored)
-			p.packs[s.pack].only = true
 			lost = 0
 		}
 	}
@@ -299,12 +299,13 @@ func (p *pruning) decide(ctx context.Context) error {
 	waiting := false
 	for i := range p.x.packs {
 		pack, use := &p.x.packs[i], &p.packs[i]
-		if pack.missing {
+		if pack.gone() {
 			continue
 		}
 		p.report.Packs.add(int64(pack.size))
 		waiting = waiting || pack.condemned
-		if !pack.condemned && (use.live == 0 || float64(use.live) < p.options.MinLive*float64(pack.payload())) {
+		share := float64(use.live) / float64(pack.payload())
+		if !pack.condemned && (use.live == 0 || share < p.options.MinLive && !pack.missing) {
 			sparse = append(sparse, i)
 		}
 	}
@@ -339,7 +340,7 @@ func (p *pruning) decideCondemned() {
 	for i := range p.x.packs {
 		pack, use := &p.x.packs[i], &p.packs[i]
 		switch {
-		case pack.missing || !pack.condemned:
+		case pack.gone() || !pack.condemned:
 		case p.old(use.since):
 			use.action = actionDelete
 		default:
@@ -474,7 +475,7 @@ func (p *pruning) delete(ctx context.Context, name string, size int64) (gone boo
 func (p *pruning) tidyCondemned(ctx context.Context) error {
 	listed := func(id packID) bool {
 		number, known := p.numbers[id]
-		return p.x.unread[id] || known && (!p.x.packs[number].missing || p.packs[number].action == actionDelete)
+		return p.x.unread[id] || known && (!p.x.packs[number].gone() || p.packs[number].action == actionDelete)
 	}
 	for _, o := range p.condemned {
 		if slices.ContainsFunc(o.packs, listed) {

@@ -24,7 +24,7 @@ const (
 	VerifyRecords VerifyLevel = iota
 	// VerifyChunks reads trees, and makes sure that the Vault has all chunks that they name.
 	VerifyChunks
-	// VerifyFooters reads the footer of each pack and holds it against the index.
+	// VerifyFooters reads the footer of each pack and holds it against the index, and the whole pack if they differ.
 	VerifyFooters
 	// VerifyData reads and verifies every chunk, and the roots of every snapshot.
 	VerifyData
@@ -129,8 +129,12 @@ func (v *Vault) Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, err
 	if err := c.run(ctx); err != nil {
 		return nil, fmt.Errorf("verifying: %w", err)
 	}
-	slices.SortFunc(c.report.Damaged, func(a, b Damage) int { return strings.Compare(a.Object, b.Object) })
+	c.finish()
 	return c.report, nil
+}
+
+func (c *verification) finish() {
+	slices.SortFunc(c.report.Damaged, func(a, b Damage) int { return strings.Compare(a.Object, b.Object) })
 }
 
 // verification is one run of Verify.
@@ -327,7 +331,7 @@ func (c *verification) pack(ctx context.Context, number uint32) error {
 
 // packWithoutFooter verifies what the index says of a pack whose footer cannot be relied on, and returns what is wrong with the footer.
 func (c *verification) packWithoutFooter(ctx context.Context, number uint32, footerErr error) error {
-	if !damaged(footerErr) || c.options.Level < VerifyData {
+	if !damaged(footerErr) {
 		return footerErr
 	}
 	var slots []slot
