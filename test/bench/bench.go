@@ -94,7 +94,7 @@ func (b *bench) run(ctx context.Context) error {
 		if !slices.Contains(wanted, d.name) {
 			continue
 		}
-		dir, err := d.prepare(ctx, b.data)
+		dir, err := d.prepared(ctx, b.self, b.data)
 		if err != nil {
 			return err
 		}

@@ -11,17 +11,21 @@ import (
 )
 
 const (
-	manyFiles = 2_000_000
-	// wantedPeak is what no operation on manyFiles may exceed.
+	many = 2_000_000
+	// wantedPeak is what no operation on so many files may exceed.
 	wantedPeak = 512 * mib
 )
+
+func manyFiles() dataset {
+	return dataset{name: "files2m", what: "2,000,000 files of 100 to 2,000 bytes", make: makeMany, pick: pickFiles}
+}
 
 // makeMany makes two million files of 100 to 2,000 bytes in 2,000 directories.
 func makeMany(ctx context.Context, dir, _ string) error {
 	r := rand.New(rand.NewPCG(4, 0))
 	words := vocabulary(r)
 	var buf []byte
-	for i := range manyFiles {
+	for i := range many {
 		sub := filepath.Join(dir, fmt.Sprintf("d%02d", i/1000/50), fmt.Sprintf("s%02d", i/1000%50))
 		if i%1000 == 0 {
 			if ctx.Err() != nil {
@@ -50,8 +54,8 @@ func files2M(ctx context.Context, o options) error {
 	if len(b.tools) != 1 {
 		return fmt.Errorf("there is no lockstep to measure: %v", b.missing)
 	}
-	d := dataset{name: "files2m", what: "2,000,000 files of 100 to 2,000 bytes", make: makeMany, pick: pickFiles}
-	dir, err := d.prepare(ctx, b.data)
+	d := manyFiles()
+	dir, err := d.prepared(ctx, b.self, b.data)
 	if err != nil {
 		return err
 	}

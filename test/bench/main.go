@@ -18,11 +18,12 @@ import (
 	"time"
 )
 
-// Modes: the two that are asked for, and those in which the program serves itself as a process that is measured or that
-// must not weigh on what is.
+// Modes: the two that are asked for, and those in which the program serves itself, as a process that is measured or that
+// must not weigh on one that is.
 const (
 	modeCompare  = "compare"
 	modeFiles2M  = "files2m"
+	modeMake     = "make"
 	modeServe    = "serve"
 	modeCompress = "compress"
 	modeSame     = "same"
@@ -81,6 +82,8 @@ func main() {
 
 func run(ctx context.Context, o options, args []string) error {
 	switch {
+	case o.mode == modeMake && len(args) == 1:
+		return makeDataset(ctx, o.data, args[0])
 	case o.mode == modeServe:
 		return serve(ctx, o.delay)
 	case o.mode == modeCompress && len(args) == 1:
@@ -103,7 +106,11 @@ func compare(ctx context.Context, o options) error {
 	}
 	defer b.clean()
 	runErr := b.run(ctx)
-	rep := report{machine: b.machine(), rounds: o.rounds, tools: b.tools, missing: b.missing, data: b.made, results: b.results}
+	floor, _, err := measure(context.WithoutCancel(ctx), command{args: []string{"true"}}, time.Minute)
+	if err != nil {
+		return errors.Join(runErr, err)
+	}
+	rep := report{machine: b.machine(), floor: floor.RSS, rounds: o.rounds, tools: b.tools, missing: b.missing, data: b.made, results: b.results}
 	rep.print(os.Stdout)
 	if errors.Is(runErr, context.Canceled) {
 		runErr = errors.New("interrupted: this is not all")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -34,8 +33,6 @@ var errOverLimit = errors.New("over the time limit")
 // measure runs a command to its end and returns what it took and printed. Everything written before is on disk when it
 // starts, so that it does not pay for others.
 func measure(ctx context.Context, c command, limit time.Duration) (cost, []byte, error) {
-	// Linux counts the memory of the process that starts another in that one's peak.
-	debug.FreeOSMemory()
 	unix.Sync()
 	limited, cancel := context.WithTimeoutCause(ctx, limit, errOverLimit)
 	defer cancel()

@@ -12,6 +12,7 @@ var rivals = []string{"restic", "kopia-velero", "kopia-tuned"}
 
 type report struct {
 	machine string
+	floor   int64 // the peak of a program that does nothing, which is that of the benchmark
 	rounds  int
 	tools   []tool
 	missing []string
@@ -77,7 +78,8 @@ func (r report) print(w io.Writer) {
 	for _, d := range r.data {
 		fmt.Fprintf(w, "- %s: %s; %d files, %s, %s on the disk\n", d.name, d.what, d.files, megabytes(d.bytes), megabytes(d.allocated))
 	}
-	fmt.Fprintf(w, "\nMedians of up to %d rounds: wall time, × lockstep's time (processor time, peak memory, bytes added to the repository, requests).\n\n", r.rounds)
+	fmt.Fprintf(w, "\nMedians of up to %d rounds: wall time, × lockstep's time (processor time, peak memory, bytes added to the repository, requests). "+
+		"Peaks below %s cannot be seen.\n\n", r.rounds, megabytes(r.floor))
 	r.table(w)
 	fmt.Fprint(w, "\n")
 	r.targets(w)
