@@ -132,7 +132,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		if o.Endpoint != "" {
 			c.BaseEndpoint = aws.String(o.Endpoint)
 		}
-		c.HTTPClient = limited(c.HTTPClient, o.UploadLimit, o.DownloadLimit)
+		c.HTTPClient = paced(limited(c.HTTPClient, o.UploadLimit, o.DownloadLimit))
 	})
 	prefix := strings.Trim(o.Prefix, "/")
 	if prefix != "" {
@@ -171,13 +171,11 @@ func (o Options) load() []func(*config.LoadOptions) error {
 const conflict = "ConditionalRequestConflict"
 
 func (o Options) retryer() aws.Retryer {
-	return retry.NewAdaptiveMode(func(a *retry.AdaptiveModeOptions) {
-		a.StandardOptions = append(a.StandardOptions, func(r *retry.StandardOptions) {
-			r.MaxAttempts, r.MaxBackoff = o.Attempts, maxBackoff
-			// The quota is for processes with few requests at once: with many, a short failure of the server would use it up.
-			r.RateLimiter = ratelimit.None
-			r.Retryables = append(r.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{conflict: {}}})
-		})
+	return retry.NewStandard(func(r *retry.StandardOptions) {
+		r.MaxAttempts, r.MaxBackoff = o.Attempts, maxBackoff
+		r.Retryables = append(r.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{conflict: {}}})
+		// The quota is for processes with few requests at once: with many, a short failure of the server would use it up.
+		r.RateLimiter = ratelimit.None
 	})
 }
 
