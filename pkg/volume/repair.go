@@ -40,6 +40,7 @@ func (r *RepairReport) Err() error { return r.Left.Err() }
 // packs with a damaged footer; removes damaged objects that only say what others say too; and tells what is left. Nothing that
 // holds data is deleted. Saves and loads may run meanwhile, but no prune: it could count on an object that is removed.
 func (v *Vault) Repair(ctx context.Context, o RepairOptions) (*RepairReport, error) {
+	v = v.uncached()
 	p := &progress{}
 	defer p.report(o.Progress)()
 	r := &repair{Vault: v, progress: p, report: &RepairReport{DryRun: o.DryRun}}

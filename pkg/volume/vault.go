@@ -188,6 +188,16 @@ func decodeConfig(data []byte) (config, error) {
 	return c, nil
 }
 
+// uncached returns the Vault without any cache of its store.
+func (v *Vault) uncached() *Vault {
+	if s, ok := v.store.(interface{ Uncached() store.Store }); ok {
+		direct := newVault(s.Uncached(), v.id, v.keys.master)
+		direct.config = v.config
+		return direct
+	}
+	return v
+}
+
 // confirm returns an error unless the store still holds this very Vault. What is not found in a store that passes
 // was proven absent, and not lost with the whole store.
 func (v *Vault) confirm(ctx context.Context) error {

@@ -125,7 +125,7 @@ func (r *VerifyReport) Err() error {
 func (v *Vault) Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, error) {
 	p := &progress{}
 	defer p.report(o.Progress)()
-	c := &verification{Vault: v, options: o, progress: p, report: &VerifyReport{Level: o.Level}}
+	c := &verification{Vault: v.uncached(), options: o, progress: p, report: &VerifyReport{Level: o.Level}}
 	if err := c.run(ctx); err != nil {
 		return nil, fmt.Errorf("verifying: %w", err)
 	}

@@ -1,7 +1,7 @@
 // Package cached keeps copies of small objects in a directory, so that a store far away is asked for each once.
 //
 // Copies are the objects as the store has them: sealed ones stay sealed. The directory may vanish, be emptied or filled with garbage at
-// any time, and several processes may share it: a copy that is not as it was written is read from the store again.
+// any time, and several processes may share it: in the place of a copy that is not as it was written the store is read.
 package cached
 
 import (
@@ -26,6 +26,8 @@ import (
 const (
 	// maxObject is the size of the largest object that is kept, in bytes.
 	maxObject = 64 << 20
+	// maxListed bounds how many listed objects are remembered.
+	maxListed = 1 << 20
 	// stale is when a file that was never finished counts as left by a process that died.
 	stale = time.Hour
 )
@@ -39,43 +41,80 @@ type Store struct {
 
 	mu   sync.Mutex
 	size int64 // about what the directory holds; -1: not known yet
+	// listed has the sizes of objects that a listing showed and that were not read since.
+	listed map[string]int64
 }
 
 var _ store.Store = (*Store)(nil)
 
-// New returns a store that passes everything on to s, but answers a Get of a whole object whose name begins with one of the prefixes
-// from dir, when it has a copy there. Such objects must never change. The copies together take about limit bytes at most; those not
-// used for longest go first.
+// New returns a store that passes everything on to s, but may answer a Get of a whole object whose name begins with one of the
+// prefixes from dir. Such objects must never change. A copy answers only if a listing, for which the store is always asked, showed
+// the object since it was last read: so what was deleted is not found, and to list and then read many is cheap. The copies together
+// take about limit bytes at most; those not used for longest go first.
 //
-// Dir must be the store's own, and nobody else's to write to. New makes it when there is something to keep.
-//
-// What was deleted from the store can still be read from the cache: whoever must know lists the store, which is always asked.
+// Dir must be the store's own, and nobody else's to write to. It is made when there is something to keep.
 func New(s store.Store, dir string, limit int64, prefixes ...string) *Store {
-	return &Store{Store: s, dir: dir, prefix: prefixes, limit: limit, size: -1}
+	return &Store{Store: s, dir: dir, prefix: prefixes, limit: limit, size: -1, listed: map[string]int64{}}
 }
+
+// Uncached returns the store behind the cache, for who wants to know what it really holds.
+func (s *Store) Uncached() store.Store { return s.Store }
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, name string, off, length int64) ([]byte, error) {
-	if off != 0 || !s.keeps(name) {
+	if off != 0 || !s.keeps(name) || ctx.Err() != nil {
 		return s.Store.Get(ctx, name, off, length)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if data := s.read(name); data != nil && (length < 0 || length == int64(len(data))) {
-		return data, nil
+	size, listed := s.take(name)
+	if listed && (length < 0 || length == size) {
+		if data := s.read(name, size); data != nil {
+			return data, nil
+		}
 	}
 	data, err := s.Store.Get(ctx, name, off, length)
-	if err == nil && length < 0 && len(data) <= maxObject {
+	if whole := length < 0 || listed && length == size; err == nil && whole {
 		s.write(name, data)
 	}
 	return data, err
+}
+
+// take returns the size of an object that a listing showed, once.
+func (s *Store) take(name string) (size int64, listed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size, listed = s.listed[name]
+	delete(s.listed, name)
+	return size, listed
+}
+
+// List implements store.Store. It always asks the store.
+func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Info, error] {
+	return func(yield func(store.Info, error) bool) {
+		for info, err := range s.Store.List(ctx, prefix) {
+			if err == nil && s.keeps(info.Name) {
+				s.note(info)
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) note(info store.Info) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.listed) >= maxListed {
+		clear(s.listed)
+	}
+	s.listed[info.Name] = info.Size
 }
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	err := s.Store.Delete(ctx, name)
 	if err == nil && s.keeps(name) {
+		s.take(name)
 		s.remove(s.path(name))
 	}
 	return err
@@ -100,30 +139,30 @@ func sum(name string, data []byte) []byte {
 	return h.Sum(nil)
 }
 
-// read returns a copy, or nil if there is no good one.
-func (s *Store) read(name string) []byte {
+// read returns a copy of the given size, or nil if there is no good one.
+func (s *Store) read(name string, size int64) []byte {
 	path := s.path(name)
 	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() < sha256.Size || info.Size() > maxObject+sha256.Size {
+	if err != nil || !info.Mode().IsRegular() || info.Size() != size+sha256.Size {
 		return nil
 	}
 	file, err := os.ReadFile(path)
-	if err != nil || len(file) < sha256.Size {
+	if err != nil || int64(len(file)) != size+sha256.Size {
 		return nil
 	}
-	data, end := file[:len(file)-sha256.Size], file[len(file)-sha256.Size:]
+	data, end := file[:size], file[size:]
 	if !bytes.Equal(end, sum(name, data)) {
 		s.remove(path)
 		return nil
 	}
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // only for the order in which copies go
-	return data[:len(data):len(data)]
+	return slices.Clip(data)
 }
 
 // write keeps a copy. That it cannot is no error: the cache is nobody's only source.
 func (s *Store) write(name string, data []byte) {
-	if int64(len(data)) > s.limit {
+	if len(data) > maxObject || int64(len(data)) > s.limit/4 {
 		return
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -197,14 +236,4 @@ func (s *Store) remove(path string) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return // it will be tried again when there is too much
 	}
-}
-
-// Stat implements store.Store.
-func (s *Store) Stat(ctx context.Context, name string) (store.Info, error) {
-	return s.Store.Stat(ctx, name)
-}
-
-// List implements store.Store. It always asks the store.
-func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Info, error] {
-	return s.Store.List(ctx, prefix)
 }
