@@ -18,8 +18,8 @@ const (
 	maxMode    = 0o7777
 	// maxVariable bounds a chunk of a file of variable chunks.
 	maxVariable = 1 << 20
-	maxXattr   = 64 << 10
-	maxTarget  = 4095
+	maxXattr    = 64 << 10
+	maxTarget   = 4095
 	// maxPath bounds the path of an entry from the root.
 	maxPath = 64<<10 - 1
 	// maxReason bounds why an entry could not be read.

@@ -110,16 +110,6 @@ type index struct {
 // find returns where a chunk lies, in the order of preference; several places if several packs hold it.
 func (x *index) find(id chunkID) []slot { return x.places.find(id) }
 
-// usable tells whether a save may rely on the Vault's having the chunk.
-func (x *index) usable(id chunkID) bool {
-	for _, s := range x.find(id) {
-		if p := x.packs[s.pack]; !p.missing && !p.condemned {
-			return true
-		}
-	}
-	return false
-}
-
 // add takes a pack; places are not found before they are sorted.
 func (x *index) add(p described) {
 	off := uint32(headerSize)

@@ -58,18 +58,30 @@ type pack struct {
 func (p *pack) reset() {
 	id, _ := hex.DecodeString(randomName())
 	p.id = packID(id)
-	if p.data == nil {
-		p.data = make([]byte, 0, packTarget+4*cellSize) // room for the chunk that fills it, and a footer
-	}
 	p.data = append(p.data[:0], newHeader(typePack)...)
 	p.chunks = p.chunks[:0]
 }
 
 // add appends an encoded chunk, and leaves room for its tag.
 func (p *pack) add(id chunkID, encoded []byte, raw int) {
+	if free := cap(p.data) - len(p.data); free < len(encoded)+tagSize {
+		p.grow(len(encoded) + tagSize)
+	}
 	p.chunks = append(p.chunks, packed{id, uint32(len(encoded) + tagSize), uint32(raw)})
 	p.data = append(p.data, encoded...)
 	p.data = append(p.data, make([]byte, tagSize)...)
+}
+
+// packStart is the room that a pack has at first. It doubles as the pack grows: many never come near their full size.
+const packStart = 1 << 20
+
+// grow makes room for n more bytes. Of a pack that nears its full size that is for the chunk that fills it, and a footer, too.
+func (p *pack) grow(n int) {
+	room := max(packStart, 2*cap(p.data), len(p.data)+n)
+	if room >= packTarget/2 {
+		room = max(packTarget+2*maxCut, len(p.data)+n)
+	}
+	p.data = append(make([]byte, 0, room), p.data...)
 }
 
 // full tells whether the pack should be closed.

@@ -377,7 +377,7 @@ func (s *spanReader) window(ctx context.Context, off int64, data []byte, last bo
 		clear(data) // what the file does not have any more is recorded as zeros
 	}
 	err := readFull(s.file.fd, data, s.start+off)
-	if err != nil && !(s.file.last && errors.Is(err, io.ErrUnexpectedEOF)) {
+	if short := errors.Is(err, io.ErrUnexpectedEOF); err != nil && (!short || !s.file.last) {
 		return err
 	}
 	s.progress.bytes.Add(int64(len(data)))

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 )
@@ -9,10 +10,9 @@ func testGear() *gear { return newGear(make([]byte, 32)) }
 
 func noise(seed uint64, n int) []byte {
 	b := make([]byte, n)
-	r := rand.New(rand.NewPCG(seed, 0))
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	_, _ = rand.NewChaCha8(key).Read(b) // never fails
 	return b
 }
 
