@@ -89,7 +89,11 @@ func run(ctx context.Context, o options, args []string) error {
 	case o.mode == modeCompress && len(args) == 1:
 		return compress(ctx, o.codec, args[0])
 	case o.mode == modeSame && len(args) == 2:
-		return same(ctx, args[0], args[1])
+		note, err := same(ctx, args[0], args[1])
+		if err == nil && note != "" {
+			fmt.Println("times differ:", note)
+		}
+		return err
 	case o.mode == modeCompare && len(args) == 0:
 		return compare(ctx, o)
 	case o.mode == modeFiles2M && len(args) == 0:

@@ -3,72 +3,97 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// entry is what a path below a directory is: type, mode, owner, size and digest of its content; and the time it was modified.
+// entry is what a path is: type, mode, owner, size and digest of its content; and the time it was modified.
 type entry struct{ what, when string }
 
-type tree map[string]entry
-
-// same fails unless both directories hold the same tree, and prints a line if only times differ.
-func same(ctx context.Context, a, b string) error {
-	want, err := readTree(ctx, a)
-	if err != nil {
-		return err
-	}
-	got, err := readTree(ctx, b)
-	if err != nil {
-		return err
-	}
-	if err := want.differs(got, func(e entry) string { return e.what }); err != nil {
-		return err
-	}
-	if err := want.differs(got, func(e entry) string { return e.when }); err != nil {
-		fmt.Printf("times differ: %v\n", err)
-	}
-	return nil
+// differences counts the paths that are not the same in two trees, and keeps the first.
+type differences struct {
+	mu    sync.Mutex
+	count int
+	first string
+	text  string
 }
 
-func readTree(ctx context.Context, root string) (tree, error) {
-	var mu sync.Mutex
-	t := tree{}
-	g, ctx := errgroup.WithContext(ctx)
+func (d *differences) note(path, want, got string) {
+	if want == got {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.count++
+	if d.count == 1 || path < d.first {
+		d.first, d.text = path, fmt.Sprintf("was %q, is %q", want, got)
+	}
+}
+
+func (d *differences) String() string {
+	if d.count == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d paths, the first %q: %s", d.count, d.first, d.text)
+}
+
+// same fails unless both directories hold the same tree; if only times differ, it says so.
+func same(ctx context.Context, want, got string) (note string, err error) {
+	var what, when differences
+	g, walking := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = below(walking, want, func(path string) {
+		g.Go(func() error {
+			a, err := describe(filepath.Join(want, path))
+			if err != nil {
+				return err
+			}
+			b, err := describe(filepath.Join(got, path))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			what.note(path, a.what, b.what)
+			when.note(path, a.when, b.when)
+			return nil
+		})
+	})
+	err = errors.Join(g.Wait(), err)
+	if err != nil {
+		return "", err
+	}
+	err = below(ctx, got, func(path string) {
+		if _, err := os.Lstat(filepath.Join(want, path)); err != nil {
+			what.note(path, "", "there")
+		}
+	})
+	if err == nil && what.count > 0 {
+		err = errors.New(what.String())
+	}
+	return when.String(), err
+}
+
+// below calls visit for everything below a directory, by its path from there.
+func below(ctx context.Context, root string, visit func(path string)) error {
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || path == root {
 			return err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		g.Go(func() error {
-			e, err := describe(path, d)
-			mu.Lock()
-			defer mu.Unlock()
-			t[path[len(root)+1:]] = e
-			return err
-		})
-		return nil
+		visit(path[len(root)+1:])
+		return context.Cause(ctx)
 	})
-	if waitErr := g.Wait(); waitErr != nil {
-		return nil, waitErr
-	}
-	return t, err
 }
 
-func describe(path string, d fs.DirEntry) (entry, error) {
-	info, err := d.Info()
+func describe(path string) (entry, error) {
+	info, err := os.Lstat(path)
 	if err != nil {
 		return entry{}, err
 	}
@@ -93,26 +118,6 @@ func describe(path string, d fs.DirEntry) (entry, error) {
 	n, err := io.Copy(h, f)
 	e.what += fmt.Sprintf(" %d %x", n, h.Sum(nil))
 	return e, err
-}
-
-// differs names one path that is not the same in both, and how many there are.
-func (t tree) differs(got tree, aspect func(entry) string) error {
-	var paths []string
-	for path, want := range t {
-		if aspect(got[path]) != aspect(want) {
-			paths = append(paths, path)
-		}
-	}
-	for path := range got {
-		if _, ok := t[path]; !ok {
-			paths = append(paths, path)
-		}
-	}
-	if len(paths) == 0 {
-		return nil
-	}
-	first := slices.Min(paths)
-	return fmt.Errorf("%d paths, the first %q: was %q, is %q", len(paths), first, aspect(t[first]), aspect(got[first]))
 }
 
 // size counts the regular files below a directory, their bytes, and those that take place on the disk.
