@@ -9,14 +9,11 @@ import (
 	"testing"
 
 	"filippo.io/age"
-	"go.uber.org/goleak"
 
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // unknown fails the test unless err leaves open what the vault holds: it must not be one of the errors that prove absence.
 func unknown(t *testing.T, what string, err error) {

@@ -123,7 +123,12 @@ func (w *world) check(t testing.TB, when string) {
 // loads fails the test unless every recorded snapshot loads.
 func (w *world) loads(t testing.TB, when string) {
 	t.Helper()
-	snapshots, err := w.vault.Snapshots(t.Context())
+	loadsAll(t, w.vault, when)
+}
+
+func loadsAll(t testing.TB, v *volume.Vault, when string) {
+	t.Helper()
+	snapshots, err := v.Snapshots(t.Context())
 	if err != nil {
 		t.Fatalf("%s: %v", when, err)
 	}
@@ -133,7 +138,7 @@ func (w *world) loads(t testing.TB, when string) {
 	}
 	defer os.RemoveAll(dir)
 	for _, s := range snapshots {
-		if _, err := w.vault.Load(t.Context(), s.ID, filepath.Join(dir, s.ID), volume.LoadOptions{Verify: volume.VerifyReadback}); err != nil {
+		if _, err := v.Load(t.Context(), s.ID, filepath.Join(dir, s.ID), volume.LoadOptions{Verify: volume.VerifyReadback}); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
