@@ -21,6 +21,10 @@ func (r *Repository) find(ctx context.Context, ref Ref) (plumbing.Hash, error) {
 		return plumbing.ZeroHash, err
 	}
 	switch {
+	case ref.Head && r.remote != nil:
+		return plumbing.ZeroHash, errors.New("HEAD is what a local repository has checked out: name a tag, branch or commit of a remote one")
+	case ref.Head:
+		return r.findName(ctx, plumbing.HEAD)
 	case ref.Tag != "":
 		return r.findName(ctx, plumbing.NewTagReferenceName(ref.Tag))
 	case ref.Branch != "":

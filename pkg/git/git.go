@@ -62,6 +62,8 @@ type Ref struct {
 	Tag, Branch string
 	// Commit is a full object name, or at least 7 digits of one.
 	Commit string
+	// Head is what a local repository has checked out.
+	Head bool
 }
 
 // Options of Open.
@@ -188,6 +190,8 @@ func (r Ref) String() string {
 		return fmt.Sprintf("tag %q", r.Tag)
 	case r.Branch != "":
 		return fmt.Sprintf("branch %q", r.Branch)
+	case r.Head:
+		return "HEAD"
 	}
 	return fmt.Sprintf("commit %q", r.Commit)
 }
@@ -199,8 +203,11 @@ func (r Ref) validate() error {
 			given++
 		}
 	}
+	if r.Head {
+		given++
+	}
 	if given != 1 {
-		return errors.New("a commit is named in exactly one way: by tag, branch or commit")
+		return errors.New("a commit is named in exactly one way: by tag, branch, commit or as HEAD")
 	}
 	if r.Commit != "" && (len(r.Commit) < minPrefix || !revision.IsHex(r.Commit) || len(r.Commit) > 64) {
 		return fmt.Errorf("a commit name is %d to 64 lower-case hexadecimal digits", minPrefix)

@@ -20,8 +20,8 @@ import (
 )
 
 func (p *Program) vaultCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vault", Short: "Make a vault, list those of the cluster"}
-	cmd.AddCommand(p.vaultInitCommand(), p.vaultListCommand())
+	cmd := &cobra.Command{Use: "vault", Short: "Make a vault, keep its keys, repair it, list those of the cluster"}
+	cmd.AddCommand(p.vaultInitCommand(), p.vaultListCommand(), p.vaultKeyCommand(), p.vaultRepairCommand())
 	return cmd
 }
 

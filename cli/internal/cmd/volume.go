@@ -1,9 +1,10 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -20,11 +21,14 @@ import (
 func (p *Program) volumeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "volume",
-		Short: "Save and load directories, with no cluster",
-		Long: `Save directories into a vault and load them back, with no cluster: your data is readable wherever the vault and its key
-are. The volumes that restore points hold are among them.`,
+		Short: "Save and load directories and block devices, with no cluster",
+		Long: `Save directories, files and block devices into a vault and load them back, with no cluster: your data is readable
+wherever the vault and its key are. The volumes that restore points hold are among them.
+
+Snapshots are named by their id, by the first digits of it (4 at least), or by the word latest.`,
 	}
-	cmd.AddCommand(p.volumeSaveCommand(), p.volumeLoadCommand(), p.volumeListCommand())
+	cmd.AddCommand(p.volumeSaveCommand(), p.volumeLoadCommand(), p.volumeListCommand(), p.volumeCatCommand(), p.volumeDiffCommand(),
+		p.volumeStatCommand(), p.volumeVerifyCommand(), p.volumeForgetCommand(), p.volumePruneCommand())
 	return cmd
 }
 
@@ -34,7 +38,7 @@ func (p *Program) openByURL(ctx context.Context, f vault.Flags) (*vault.Opened, 
 	if f.Vault == "" {
 		return nil, fault.New(fault.Usage, "Name it with --vault or $"+vault.EnvVault+".", "no vault")
 	}
-	v, err := vault.OpenURL(ctx, f.Vault, f.KeyFile)
+	v, err := f.OpenURL(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -42,161 +46,73 @@ func (p *Program) openByURL(ctx context.Context, f vault.Flags) (*vault.Opened, 
 	return v, nil
 }
 
-// follow shows the progress of one directory.
-func follow(board *progress.Board, dir, state string) func(volume.Progress) {
+// follow shows the progress of one task until done is called.
+func (p *Program) follow(name, state string) (show func(volume.Progress), done func()) {
+	board := p.board()
 	return func(at volume.Progress) {
-		it := progress.Item{Name: dir, State: state, Done: at.Bytes, Total: at.TotalBytes}
+		it := progress.Item{Name: name, State: state, Done: cmp.Or(at.Bytes, at.Stored), Total: at.TotalBytes}
 		if at.Verifying {
 			it.State = "verifying"
 		}
+		if at.UnchangedBytes > 0 {
+			it.Note = output.Bytes(at.UnchangedBytes) + " unchanged"
+		}
 		board.Show(it)
-	}
+	}, board.Clear
 }
 
-type volumeSaveOptions struct {
-	vault  vault.Flags
-	labels map[string]string
-	format output.Format
-}
+// minPrefix is how many digits of a snapshot's id are enough to name it.
+const minPrefix = 4
 
-func (p *Program) volumeSaveCommand() *cobra.Command {
-	var o volumeSaveOptions
-	cmd := &cobra.Command{
-		Use:   "save DIR",
-		Short: "Save a directory",
-		Long: `Save a directory with everything below it: owners, modes, times to the nanosecond, extended attributes, ACLs, links, holes.
-What the vault has already is not stored again.
+// latest names the newest snapshot.
+const latest = "latest"
 
-If one file cannot be read, nothing is recorded, the files are named, and the exit code is 1.`,
-		Example: `  lockstep volume save --vault file:///mnt/vault --key-file vault.key /srv/data -o json | jq -r .id`,
-		Args:    cobra.ExactArgs(1),
-		RunE:    runs(func(ctx context.Context, args []string) error { return p.volumeSave(ctx, args[0], o) }),
-	}
-	o.vault.AddFlags(cmd.Flags(), true)
-	cmd.Flags().StringToStringVar(&o.labels, "label", nil, "label to keep with the volume, as key=value; may be repeated")
-	o.format.AddFlag(cmd)
-	return cmd
-}
-
-func (p *Program) volumeSave(ctx context.Context, dir string, o volumeSaveOptions) error {
-	v, err := p.openByURL(ctx, o.vault)
-	if err != nil {
-		return err
-	}
-	board := p.board()
-	s, err := v.Save(ctx, dir, volume.SaveOptions{Labels: o.labels, Progress: follow(board, dir, "saving")})
-	board.Clear()
-	if err != nil {
-		return vault.Explain(err)
-	}
-	return o.format.Print(p.Out, s, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "saved %s: %s, %s (%s new in the vault)\n", s.ID,
-			output.Count(int(s.Stats.Files), "file", "files"), output.Bytes(s.Stats.Size), output.Bytes(s.Stats.Stored))
-		return err
-	})
-}
-
-type loadedVolume struct {
-	ID        string       `json:"id"`
-	Directory string       `json:"directory"`
-	Roots     volume.Roots `json:"roots"`
-	Stats     volume.Stats `json:"stats"`
-	// Damaged are objects of the vault that are damaged and could be done without.
-	Damaged []string `json:"damaged,omitempty"`
-}
-
-type volumeLoadOptions struct {
-	vault  vault.Flags
-	verify bool
-	format output.Format
-}
-
-func (p *Program) volumeLoadCommand() *cobra.Command {
-	var o volumeLoadOptions
-	cmd := &cobra.Command{
-		Use:   "load ID DIR",
-		Short: "Load a saved directory into an empty one",
-		Long: `Load a saved directory, verified while it is written, and with --verify read back and compared once more. DIR must be
-empty: nothing is ever overwritten. Run as root to get owners and devices back.`,
-		Example: `  lockstep volume load --vault file:///mnt/vault --key-file vault.key 5f3c… /srv/restored`,
-		Args:    cobra.ExactArgs(2),
-		RunE:    runs(func(ctx context.Context, args []string) error { return p.volumeLoad(ctx, args[0], args[1], o) }),
-	}
-	o.vault.AddFlags(cmd.Flags(), true)
-	cmd.Flags().BoolVar(&o.verify, "verify", false, "read everything back from the disk and compare")
-	o.format.AddFlag(cmd)
-	return cmd
-}
-
-func (p *Program) volumeLoad(ctx context.Context, id, dir string, o volumeLoadOptions) error {
-	v, err := p.openByURL(ctx, o.vault)
-	if err != nil {
-		return err
-	}
-	verify := volume.VerifyWrite
-	if o.verify {
-		verify = volume.VerifyReadback
-	}
-	board := p.board()
-	r, err := v.Load(ctx, id, dir, volume.LoadOptions{Verify: verify, Progress: follow(board, dir, "loading")})
-	board.Clear()
-	if err != nil {
-		return vault.Explain(err)
-	}
-	loaded := loadedVolume{ID: r.Snapshot.ID, Directory: dir, Roots: r.Roots, Stats: r.Stats, Damaged: r.Damaged}
-	for _, name := range r.Damaged {
-		p.note("warning: damaged in the vault, and not needed for this volume: %s", name)
-	}
-	return o.format.Print(p.Out, loaded, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "loaded %s into %s: %s, %s\n", id, dir,
-			output.Count(int(r.Stats.Files), "file", "files"), output.Bytes(r.Stats.Size))
-		return err
-	})
-}
-
-type volumeListOptions struct {
-	vault  vault.Flags
-	labels map[string]string
-	format output.Format
-}
-
-func (p *Program) volumeListCommand() *cobra.Command {
-	var o volumeListOptions
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the saved directories of a vault",
-		Long:  "List the saved directories of a vault, the oldest first. The list is complete, or the command fails.",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(ctx context.Context, _ []string) error { return p.volumeList(ctx, o) }),
-	}
-	o.vault.AddFlags(cmd.Flags(), true)
-	cmd.Flags().StringToStringVar(&o.labels, "label", nil, "only those with this label, as key=value; may be repeated")
-	o.format.AddFlag(cmd)
-	return cmd
-}
-
-func (p *Program) volumeList(ctx context.Context, o volumeListOptions) error {
-	v, err := p.openByURL(ctx, o.vault)
-	if err != nil {
-		return err
+// snapshotID finds the snapshot that name means among those that have the labels.
+func snapshotID(ctx context.Context, v *vault.Opened, name string, labels map[string]string) (string, error) {
+	hex := strings.Trim(name, "0123456789abcdef") == ""
+	switch {
+	case hex && len(name) == 32:
+		return name, nil
+	case name == latest:
+		s, err := v.Latest(ctx, labels)
+		if err != nil {
+			return "", vault.Explain(err)
+		}
+		if s == nil {
+			return "", fault.New(fault.Absent, "", "the vault holds no snapshot%s", withLabels(labels))
+		}
+		return s.ID, nil
+	case !hex || len(name) < minPrefix || len(name) > 32:
+		return "", fault.New(fault.Usage, "See them with: lockstep volume list", "snapshot %q: want an id, the first %d or more digits of one, or %q", name, minPrefix, latest)
 	}
 	snapshots, err := v.Snapshots(ctx)
 	if err != nil {
-		return vault.Explain(err)
+		return "", vault.Explain(err)
 	}
-	list := []*volume.Snapshot{}
+	var found []string
 	for _, s := range snapshots {
-		if has(s.Labels, o.labels) {
-			list = append(list, s)
+		if strings.HasPrefix(s.ID, name) {
+			found = append(found, s.ID)
 		}
 	}
-	return o.format.Print(p.Out, list, func(w io.Writer) error {
-		rows := make([][]string, len(list))
-		for i, s := range list {
-			rows[i] = []string{s.ID, output.Ago(p.Now(), s.Created), fmt.Sprint(s.Stats.Files), output.Bytes(s.Stats.Size), dash(pairs(s.Labels))}
-		}
-		return output.Rows(w, []string{"ID", "SAVED", "FILES", "SIZE", "LABELS"}, rows)
-	})
+	switch len(found) {
+	case 0:
+		return "", fault.New(fault.Absent, "", "no snapshot's id begins with %q", name)
+	case 1:
+		return found[0], nil
+	}
+	return "", fault.New(fault.Usage, "Give more digits.", "%q is ambiguous: %s", name, strings.Join(found, ", "))
+}
+
+func withLabels(labels map[string]string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	return " with " + pairs(labels)
+}
+
+func addLabels(cmd *cobra.Command, labels *map[string]string, what string) {
+	cmd.Flags().StringToStringVar(labels, "label", nil, what+", as key=value; may be repeated")
 }
 
 // has reports whether labels include all that are wanted.
@@ -215,4 +131,37 @@ func pairs(labels map[string]string) string {
 		all = append(all, k+"="+labels[k])
 	}
 	return strings.Join(all, ",")
+}
+
+// fileViews are the files of an error, for programs.
+type fileView struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+func viewFiles(err error) []fileView {
+	var files *volume.FileErrors
+	if !errors.As(err, &files) {
+		return nil
+	}
+	views := make([]fileView, len(files.Files))
+	for i, f := range files.Files {
+		views[i] = fileView{f.Path, f.Err.Error()}
+	}
+	return views
+}
+
+// printFiles lists files one a line.
+func (p *Program) printFiles(what string, files []fileView) {
+	for _, f := range files {
+		p.note("  %s: %q: %s", what, f.Path, f.Reason)
+	}
+}
+
+// percent writes a share of a whole.
+func percent(part, whole int64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d%%", part*100/whole)
 }

@@ -5,8 +5,12 @@ package vault
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,6 +26,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/backend"
+	"github.com/lockstep-dr/lockstep/pkg/store/cached"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -29,12 +34,22 @@ import (
 const (
 	EnvVault   = "LOCKSTEP_VAULT"
 	EnvKeyFile = "LOCKSTEP_KEY_FILE"
+	EnvCache   = "LOCKSTEP_CACHE"
+)
+
+const (
+	// noCache is the value of --cache that keeps nothing.
+	noCache = "none"
+	// cacheLimit bounds the copies of a vault's small objects, in bytes.
+	cacheLimit = 1 << 30
 )
 
 // Flags say which vault, and with which key.
 type Flags struct {
 	Vault   string
 	KeyFile string
+	// Cache is where copies of a vault's small objects are kept; empty is a directory of the user, for vaults that are not files.
+	Cache string
 }
 
 // AddFlags adds --vault and --key-file to a set. Where the command works with no cluster, only a URL will do.
@@ -44,6 +59,7 @@ func (f *Flags) AddFlags(fs *pflag.FlagSet, urlOnly bool) {
 		what = "URL of the vault: file:///path or s3://bucket/prefix?endpoint=…&region=…"
 	}
 	fs.StringVar(&f.Vault, "vault", "", what+" (default $"+EnvVault+")")
+	fs.StringVar(&f.Cache, "cache", "", "directory for copies of small objects of a vault in S3, sealed as they are, or none (default $"+EnvCache+", or the user's cache directory)")
 	fs.StringVar(&f.KeyFile, "key-file", "", "file with the key of a vault that is named by its URL (default $"+EnvKeyFile+")")
 }
 
@@ -54,6 +70,9 @@ func (f *Flags) Complete(getenv func(string) string) {
 	}
 	if f.KeyFile == "" {
 		f.KeyFile = getenv(EnvKeyFile)
+	}
+	if f.Cache == "" {
+		f.Cache = getenv(EnvCache)
 	}
 }
 
@@ -70,7 +89,7 @@ type Opened struct {
 // Open opens the vault that the flags name. Where they name none, it is the only one of the cluster.
 func (f *Flags) Open(ctx context.Context, connect func() (*kube.Cluster, error)) (*Opened, error) {
 	if IsURL(f.Vault) {
-		return OpenURL(ctx, f.Vault, f.KeyFile)
+		return f.OpenURL(ctx)
 	}
 	if f.KeyFile != "" && f.Vault != "" {
 		return nil, fault.New(fault.Usage, "Give the vault's URL with --vault, or leave --key-file out.",
@@ -87,20 +106,52 @@ func (f *Flags) Open(ctx context.Context, connect func() (*kube.Cluster, error))
 	return OpenNamed(ctx, c, v)
 }
 
-// OpenURL opens a vault with a key file, and with the store's credentials from the environment.
-func OpenURL(ctx context.Context, rawURL, keyFile string) (*Opened, error) {
-	if !IsURL(rawURL) {
-		return nil, badURL(fmt.Sprintf("is %q", rawURL))
+// OpenURL opens a vault that is named by its URL, with a key file and with the store's credentials from the environment.
+func (f *Flags) OpenURL(ctx context.Context) (*Opened, error) {
+	return f.openURL(ctx, func(s store.Store, key *Key) (*volume.Vault, error) { return volume.Open(ctx, s, key.Identities...) })
+}
+
+// OpenBootstrap opens a vault as OpenURL does, but without a request to its store.
+func (f *Flags) OpenBootstrap(ctx context.Context, bootstrap []byte) (*Opened, error) {
+	return f.openURL(ctx, func(s store.Store, key *Key) (*volume.Vault, error) {
+		return volume.OpenBootstrap(s, bootstrap, key.Identities...)
+	})
+}
+
+func (f *Flags) openURL(ctx context.Context, open func(store.Store, *Key) (*volume.Vault, error)) (*Opened, error) {
+	if !IsURL(f.Vault) {
+		return nil, badURL(fmt.Sprintf("is %q", f.Vault))
 	}
-	key, err := ReadKey(keyFile)
+	key, err := ReadKey(f.KeyFile)
 	if err != nil {
 		return nil, err
 	}
-	v, err := open(ctx, rawURL, backend.Credentials{}, key.Identities)
+	s, err := backend.Open(ctx, f.Vault, backend.Credentials{})
 	if err != nil {
-		return nil, err
+		return nil, placeError(err)
 	}
-	return &Opened{Vault: v, URL: rawURL, Key: key}, nil
+	v, err := open(f.cached(s), key)
+	if err != nil {
+		return nil, Explain(err)
+	}
+	return &Opened{Vault: v, URL: f.Vault, Key: key}, nil
+}
+
+// cached puts the cache in front of a store.
+func (f *Flags) cached(s store.Store) store.Store {
+	dir := f.Cache
+	if dir == "" && strings.HasPrefix(f.Vault, "file:") || dir == noCache {
+		return s
+	}
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return s // a user without a home does without
+		}
+		dir = filepath.Join(user, "lockstep")
+	}
+	sum := sha256.Sum256([]byte(f.Vault))
+	return cached.New(s, filepath.Join(dir, hex.EncodeToString(sum[:8])), cacheLimit, "index/", "snapshots/", "documents/")
 }
 
 // Find gets a Vault from the cluster; without a name there must be exactly one.
@@ -212,9 +263,6 @@ type Place struct{ store store.Store }
 
 // NewPlace opens the store that a URL names. The directory of a file URL is made, a bucket must exist.
 func NewPlace(ctx context.Context, rawURL string) (*Place, error) {
-	if _, err := Spec(rawURL); err != nil {
-		return nil, err
-	}
 	s, err := backend.Create(ctx, rawURL, backend.Credentials{})
 	if err != nil {
 		return nil, placeError(err)
@@ -246,8 +294,13 @@ func Explain(err error) error {
 	case errors.Is(err, volume.ErrNoVault):
 		return fault.New(fault.Unknown, "Check the URL; a new vault is made by: lockstep vault init URL --key-file F", "%w", err)
 	case errors.Is(err, volume.ErrNotEmpty):
-		return fault.New(fault.Refused, "Give an empty directory.", "%w", err)
-	case errors.Is(err, volume.ErrSnapshotNotFound), errors.Is(err, volume.ErrDocumentNotFound):
+		return fault.New(fault.Refused, "Give an empty directory, or allow more with --overwrite or --mirror.", "%w", err)
+	case errors.Is(err, volume.ErrLastKey):
+		return fault.New(fault.Refused, "Add another key first: lockstep vault key add", "%w", err)
+	case errors.Is(err, volume.ErrOvertaken):
+		return fault.New(fault.Failed, "Run it again: what is durable is not stored again.", "%w", err)
+	case errors.Is(err, volume.ErrSnapshotNotFound), errors.Is(err, volume.ErrDocumentNotFound), errors.Is(err, volume.ErrPathNotFound),
+		errors.Is(err, volume.ErrKeyNotFound):
 		return fault.New(fault.Absent, "", "%w", err)
 	case errors.As(err, &files):
 		return fault.New(fault.Failed, "", "%w", err)
