@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -109,10 +110,7 @@ func (l *loader) load(ctx context.Context, target string) error {
 		cancel()
 	}
 	l.flush(runCtx)
-	// The first error ends the other side with that of the context.
-	if runErr := l.running.Wait(); runErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
-		err = runErr
-	}
+	err = firstError(err, l.running.Wait())
 	for _, d := range l.dirs { // of a load that failed
 		err = errors.Join(err, d.release())
 	}
@@ -377,10 +375,14 @@ type batch struct {
 	bytes   int64
 	handles int
 
-	files   []*outFile // opened so far
-	wants   []want
-	fetches *errgroup.Group
-	turn    *turn
+	files    []*outFile // opened so far
+	compares *errgroup.Group
+	fetches  *errgroup.Group
+	fetchCtx context.Context // ends with the first error of fetches
+	turn     *turn
+
+	wanted sync.Mutex
+	wants  []want
 }
 
 func newBatch(l *loader, before *turn) *batch {
@@ -427,13 +429,7 @@ func (b *batch) run(ctx context.Context) (err error) {
 			err = errors.Join(err, it.dir.release())
 		}
 	}()
-	var fetchCtx context.Context
-	b.fetches, fetchCtx = errgroup.WithContext(ctx)
-	b.fetches.SetLimit(batchFetches)
-	err = b.make(fetchCtx)
-	if fetchErr := b.fetches.Wait(); fetchErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
-		err = fetchErr
-	}
+	err = b.fill(ctx)
 	for _, f := range b.files {
 		f.abandon()
 	}
@@ -443,7 +439,29 @@ func (b *batch) run(ctx context.Context) (err error) {
 	return b.link(ctx)
 }
 
-// make makes all but hard links, and starts to fetch what is to be in it.
+// fill makes all but hard links, and fetches what is to be in it.
+func (b *batch) fill(ctx context.Context) error {
+	b.fetches, b.fetchCtx = errgroup.WithContext(ctx)
+	b.fetches.SetLimit(batchFetches)
+	b.compares, ctx = errgroup.WithContext(b.fetchCtx)
+	b.compares.SetLimit(runtime.GOMAXPROCS(0))
+	err := b.make(ctx)
+	err = firstError(err, b.compares.Wait())
+	if err == nil {
+		b.fetchWanted()
+	}
+	return firstError(err, b.fetches.Wait())
+}
+
+// firstError returns the error of one side of a group, unless it only says that the other failed.
+func firstError(err, other error) error {
+	if other != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return other
+	}
+	return err
+}
+
+// make makes all but hard links, and plans what is to be in it.
 func (b *batch) make(ctx context.Context) error {
 	for _, it := range b.items {
 		if err := ctx.Err(); err != nil {
@@ -457,7 +475,7 @@ func (b *batch) make(ctx context.Context) error {
 			err = it.makeSpecial()
 			b.progress.count(it.entry)
 		case it.opened == nil && it.entry.form == formWhole:
-			err = b.makeSmall(ctx, it)
+			err = b.makeSmall(it)
 		default:
 			err = b.makeFile(ctx, it)
 		}
@@ -465,7 +483,6 @@ func (b *batch) make(ctx context.Context) error {
 			return asFileError(it, err)
 		}
 	}
-	b.fetchWanted(ctx)
 	return nil
 }
 
@@ -476,18 +493,24 @@ func asFileError(it item, err error) error {
 	return FileError{cmp.Or(it.path(), "."), err}
 }
 
-// want has a chunk fetched, sooner or later.
-func (b *batch) want(ctx context.Context, w want) {
-	b.wants = append(b.wants, w)
-	if len(b.wants) >= batchFetch {
-		b.fetchWanted(ctx)
+// want has chunks fetched, sooner or later: the more at once, the fewer requests it takes.
+func (b *batch) want(wants ...want) {
+	b.wanted.Lock()
+	b.wants = append(b.wants, wants...)
+	enough := len(b.wants) >= batchFetch
+	b.wanted.Unlock()
+	if enough {
+		b.fetchWanted()
 	}
 }
 
-func (b *batch) fetchWanted(ctx context.Context) {
-	if wants := b.wants; len(wants) > 0 {
-		b.wants = nil
-		b.fetches.Go(func() error { return b.fetch(ctx, wants) })
+func (b *batch) fetchWanted() {
+	b.wanted.Lock()
+	wants := b.wants
+	b.wants = nil
+	b.wanted.Unlock()
+	if len(wants) > 0 {
+		b.fetches.Go(func() error { return b.fetch(b.fetchCtx, wants) })
 	}
 }
 

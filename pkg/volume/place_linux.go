@@ -14,13 +14,13 @@ import (
 )
 
 // makeSmall makes a file of one chunk when that has come, in one go, so that such files are never open while they wait.
-func (b *batch) makeSmall(ctx context.Context, it item) error {
+func (b *batch) makeSmall(it item) error {
 	if !it.dir.fresh {
 		if there, err := b.keepSmall(it); there || err != nil {
 			return err
 		}
 	}
-	b.want(ctx, want{it.entry.whole, func(chunk []byte, err error) error {
+	b.want(want{it.entry.whole, func(chunk []byte, err error) error {
 		if err == nil && int64(len(chunk)) != it.entry.size {
 			err = fmt.Errorf("%w: chunk of %d bytes for a file of %d", ErrDamaged, len(chunk), it.entry.size)
 		}
@@ -330,7 +330,7 @@ func (b *batch) span(ctx context.Context, f *outFile, start, length int64, c *sp
 	}
 	if f.old >= 0 {
 		f.pending.Add(1)
-		b.fetches.Go(func() error { return b.replace(ctx, f, pieces) })
+		b.compares.Go(func() error { return b.replace(ctx, f, pieces) })
 		return nil
 	}
 	for i := range pieces {
@@ -343,7 +343,7 @@ func (b *batch) span(ctx context.Context, f *outFile, start, length int64, c *sp
 			continue
 		}
 		f.pending.Add(1)
-		b.want(ctx, want{p.digest, func(chunk []byte, err error) error { return b.use(p, chunk, err) }})
+		b.want(want{p.digest, func(chunk []byte, err error) error { return b.use(p, chunk, err) }})
 	}
 	return nil
 }
@@ -426,7 +426,7 @@ func (b *batch) use(p *piece, chunk []byte, err error) error {
 	return b.release(p.file)
 }
 
-// replace compares pieces of a file with what is there, and fetches those that differ.
+// replace compares pieces of a file with what is there, and wants those that differ.
 func (b *batch) replace(ctx context.Context, f *outFile, pieces []piece) error {
 	var wants []want
 	var buf []byte
@@ -447,9 +447,7 @@ func (b *batch) replace(ctx context.Context, f *outFile, pieces []piece) error {
 		f.pending.Add(1)
 		wants = append(wants, want{p.digest, func(chunk []byte, err error) error { return b.use(p, chunk, err) }})
 	}
-	if err := b.fetch(ctx, wants); err != nil {
-		return err
-	}
+	b.want(wants...)
 	return b.release(f)
 }
 
