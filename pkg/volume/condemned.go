@@ -10,7 +10,11 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/store"
 )
 
-const condemnedPrefix = "condemned/"
+const (
+	condemnedPrefix = "condemned/"
+	// clockTries is how often the store's clock is read while others delete what it is read from.
+	clockTries = 5
+)
 
 // condemnedObject is an object that names packs which are about to be deleted.
 type condemnedObject struct {
@@ -52,18 +56,32 @@ func (v *Vault) condemnedObjects(ctx context.Context) ([]condemnedObject, error)
 	return slices.DeleteFunc(objects, func(o condemnedObject) bool { return o.name == "" }), nil
 }
 
-// condemn writes an object that names packs, and returns it as the store has it. With no packs it serves to learn the store's time.
-func (v *Vault) condemn(ctx context.Context, packs []packID) (condemnedObject, error) {
-	o := condemnedObject{name: condemnedPrefix + randomName(), packs: packs}
-	if err := v.store.Put(ctx, o.name, v.keys.sealObject(typeCondemned, o.name, encodeCondemned(packs))); err != nil {
-		return o, fmt.Errorf("condemning packs: %w", err)
+// condemn writes an object that names packs, and returns its name.
+func (v *Vault) condemn(ctx context.Context, packs []packID) (string, error) {
+	name := condemnedPrefix + randomName()
+	if err := v.store.Put(ctx, name, v.keys.sealObject(typeCondemned, name, encodeCondemned(packs))); err != nil {
+		return "", fmt.Errorf("condemning packs: %w", err)
 	}
-	info, err := v.store.Stat(ctx, o.name)
+	return name, nil
+}
+
+// clock returns the store's time, and the name of the object that it was read from, which condemns nothing. That object may be
+// deleted by anyone.
+func (v *Vault) clock(ctx context.Context) (now time.Time, probe string, err error) {
+	for range clockTries {
+		if probe, err = v.condemn(ctx, nil); err != nil {
+			break
+		}
+		var info store.Info
+		if info, err = v.store.Stat(ctx, probe); !errors.Is(err, store.ErrNotFound) {
+			now = info.Modified
+			break
+		}
+	}
 	if err != nil {
-		return o, fmt.Errorf("condemning packs: %w", err)
+		err = fmt.Errorf("reading the store's clock: %w", err)
 	}
-	o.since = info.Modified
-	return o, nil
+	return now, probe, err
 }
 
 func (v *Vault) readCondemned(ctx context.Context, info store.Info) ([]packID, error) {

@@ -229,7 +229,13 @@ func (p *pruning) survey(ctx context.Context) (err error) {
 	p.report.Snapshots = len(records)
 	p.progress.totalFiles.Store(int64(len(records)))
 	for _, r := range records {
-		if err := p.marking.snapshot(ctx, r); err != nil {
+		err := p.marking.snapshot(ctx, r)
+		if damaged(err) {
+			if _, gone := p.Snapshot(ctx, r.ID); errors.Is(gone, ErrSnapshotNotFound) {
+				err = nil // it was forgotten meanwhile
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("snapshot %q: what it needs cannot be known: %w", r.ID, err)
 		}
 		p.progress.files.Add(1)
@@ -326,9 +332,9 @@ func (p *pruning) readClock(ctx context.Context) error {
 		p.now = time.Now()
 		return nil
 	}
-	probe, err := p.condemn(ctx, nil)
-	p.now = probe.since
-	p.condemned = append(p.condemned, probe)
+	now, probe, err := p.clock(ctx)
+	p.now = now
+	p.condemned = append(p.condemned, condemnedObject{name: probe})
 	return err
 }
 
