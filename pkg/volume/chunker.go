@@ -1,11 +1,6 @@
 package volume
 
-import (
-	"encoding/binary"
-	"fmt"
-
-	"github.com/zeebo/blake3"
-)
+import "encoding/binary"
 
 // Bounds of a chunk of a file of variable chunks, in bytes. A chunk below softCut ends less readily than one above, so that most are
 // a little longer than that.
@@ -26,12 +21,8 @@ const (
 type gear [256]uint64
 
 func newGear(key []byte) *gear {
-	h, err := blake3.NewKeyed(key)
-	if err != nil {
-		panic(fmt.Sprintf("keying a hash: %v", err)) // keys have one length
-	}
 	var b [8 * 256]byte
-	_, _ = h.Digest().Read(b[:]) // never fails
+	_, _ = newHasher(key).Digest().Read(b[:]) // never fails
 	g := &gear{}
 	for i := range g {
 		g[i] = binary.BigEndian.Uint64(b[8*i:])

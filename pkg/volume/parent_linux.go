@@ -46,12 +46,15 @@ func (p *parent) read(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	err := p.saver.fetcher.tree(ctx, p.saver.parent, func(e *entry) error {
-		if batch = append(batch, e); len(batch) == parentBatch {
-			return send()
-		}
-		return nil
-	})
+	table, err := p.saver.fetcher.table(ctx, p.saver.parent)
+	if err == nil {
+		err = p.saver.fetcher.records(ctx, table, func(e *entry) error {
+			if batch = append(batch, e); len(batch) == parentBatch {
+				return send()
+			}
+			return nil
+		})
+	}
 	if err == nil {
 		err = send()
 	}

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -35,14 +36,14 @@ const (
 // keys are what derives from a Vault's master key.
 type keys struct {
 	master []byte
-	chunk  []byte // turns digests into chunk ids
-	name   []byte // turns names of documents into object names
-	config []byte // authenticates the config object
-	gear   *gear  // divides files of variable chunks
+	chunk  *keyedHash // turns digests into chunk ids
+	name   []byte     // turns names of documents into object names
+	config []byte     // authenticates the config object
+	gear   *gear      // divides files of variable chunks
 }
 
 func newKeys(master []byte) keys {
-	return keys{master, subkey(master, nil, "chunk id"), subkey(master, nil, "document name"), subkey(master, nil, "config"),
+	return keys{master, newKeyedHash(subkey(master, nil, "chunk id")), subkey(master, nil, "document name"), subkey(master, nil, "config"),
 		newGear(subkey(master, nil, "chunker"))}
 }
 
@@ -55,12 +56,34 @@ func subkey(master, salt []byte, purpose string) []byte {
 	return key
 }
 
-// keyed is keyed BLAKE3 of the parts, one after the other.
-func keyed(key []byte, parts ...[]byte) (sum [32]byte) {
+// newHasher returns a hasher for keyed BLAKE3. Keys have one length, so that cannot fail.
+func newHasher(key []byte) *blake3.Hasher {
 	h, err := blake3.NewKeyed(key)
 	if err != nil {
 		panic(fmt.Sprintf("keying a hash: %v", err))
 	}
+	return h
+}
+
+// keyedHash is keyed BLAKE3 of very many short inputs. Hashers are large, and serve again.
+type keyedHash struct{ hashers sync.Pool }
+
+func newKeyedHash(key []byte) *keyedHash {
+	return &keyedHash{sync.Pool{New: func() any { return newHasher(key) }}}
+}
+
+func (k *keyedHash) sum(data []byte) (sum [32]byte) {
+	h := k.hashers.Get().(*blake3.Hasher)
+	h.Reset()
+	h.Write(data)
+	h.Sum(sum[:0])
+	k.hashers.Put(h)
+	return sum
+}
+
+// keyed is keyed BLAKE3 of the parts, one after the other.
+func keyed(key []byte, parts ...[]byte) (sum [32]byte) {
+	h := newHasher(key)
 	for _, p := range parts {
 		h.Write(p)
 	}
@@ -71,7 +94,7 @@ func keyed(key []byte, parts ...[]byte) (sum [32]byte) {
 // chunkID is the name of a chunk: it does not tell the content, not even to one who guesses it.
 type chunkID [32]byte
 
-func (k *keys) chunkID(d Hash) chunkID { return keyed(k.chunk, d[:]) }
+func (k *keys) chunkID(d Hash) chunkID { return k.chunk.sum(d[:]) }
 
 // newHeader returns a header with a fresh salt.
 func newHeader(t objectType) []byte {
