@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/lockstep-dr/lockstep/pkg/store/cached"
@@ -21,10 +22,11 @@ func TestCachedVault(t *testing.T) {
 	src := tree(t, 1, 2, 3)
 	first := save(t, v, src)
 	must(t, v.PutDocument(t.Context(), "point", "a", []byte("x")))
-	small := func() (n int) {
+	small := func() int64 {
+		var n atomic.Int64
 		w.SetFaults(func(c storetest.Call) storetest.Fault {
 			if c.Op == storetest.Get && !strings.HasPrefix(c.Name, "packs/") && c.Name != "config" {
-				n++
+				n.Add(1)
 			}
 			return storetest.Fault{}
 		})
@@ -34,7 +36,7 @@ func TestCachedVault(t *testing.T) {
 		must(t, err)
 		_, err = v.Documents(t.Context(), "point", "")
 		must(t, err)
-		return n
+		return n.Load()
 	}
 	small()
 	if n := small(); n > 1 { // the snapshot that was just made
