@@ -40,6 +40,9 @@ type SaveOptions struct {
 
 // Detect says how a save recognises a file that did not change since its parent. One that changed within two seconds before the parent
 // was made is always read.
+//
+// Times and inodes tell the truth in a file system that is mounted, or was unmounted or frozen. In a snapshot of a disk that was in use, data
+// may be newer than the times that tell of it, for fdatasync writes the one and not the other: only DetectNone is safe there.
 type Detect int
 
 const (
