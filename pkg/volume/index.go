@@ -320,8 +320,11 @@ const footerGuess = 64 << 10
 // getPack reads a part of a pack. One that ends too early is damaged.
 func (v *Vault) getPack(ctx context.Context, id packID, off, length int64) ([]byte, error) {
 	data, err := v.store.Get(ctx, id.object(), off, length)
+	if err == nil && int64(len(data)) != length {
+		err = io.ErrUnexpectedEOF
+	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("object %q: %w: %w", id.object(), ErrDamaged, err)
 	}
 	return data, err
 }

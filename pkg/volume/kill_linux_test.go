@@ -140,6 +140,7 @@ func killable(t *testing.T) string {
 // A process that is killed with SIGKILL at any operation on the store, of a save, a prune and a rotation of the key, leaves a vault that
 // verifies clean, of which everything recorded loads, and in which the same can be done again.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	base := killable(t)
 	for _, after := range []string{"", "yes"} {
 		n := 1
@@ -240,12 +241,13 @@ func unhelpful(w *world) []storetest.Fault {
 
 // Whatever a store does but lie, and wherever its clock jumps: what was recorded loads, and the vault verifies clean.
 func TestUnhelpfulStore(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(60) {
 		w := newWorld(t)
 		src := tree(t, numbers(0, 8)...)
 		save(t, w.vault, src)
 		done := 0
-		for round := range 12 {
+		for round := range 15 {
 			w.SetLag(int(seed) % 4)
 			w.SetFaults(storetest.Random(seed*100+uint64(round), 0.03, unhelpful(w)...))
 			err := w.act(t, src, round)
@@ -268,10 +270,12 @@ func TestUnhelpfulStore(t *testing.T) {
 
 // act does one of the things that are done with vaults.
 func (w *world) act(t *testing.T, src string, round int) error {
-	switch round % 4 {
+	switch round % 5 {
 	case 0, 2:
 		_, err := w.vault.Save(t.Context(), src, volume.SaveOptions{})
 		return err
+	case 4:
+		return w.loadOne(t)
 	case 1:
 		snapshots, err := w.vault.Snapshots(t.Context())
 		if err == nil && len(snapshots) > 1 {
@@ -281,4 +285,64 @@ func (w *world) act(t *testing.T, src string, round int) error {
 	}
 	_, err := w.vault.Prune(t.Context(), volume.PruneOptions{MinLive: 0.9})
 	return err
+}
+
+// loadOne loads the newest snapshot, which must be right unless it fails.
+func (w *world) loadOne(t *testing.T) error {
+	latest, err := w.vault.Latest(t.Context(), nil)
+	if err != nil || latest == nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "lockstep-test-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
+	if _, err := w.vault.Load(t.Context(), latest.ID, dir, volume.LoadOptions{}); err != nil {
+		return err
+	}
+	roots, err := volume.Digest(t.Context(), dir)
+	if err != nil || roots != latest.Roots {
+		t.Errorf("loaded something else, and %v", err)
+	}
+	return nil
+}
+
+// A store that gives wrong, or too few, bytes for a time, whoever asks: nothing panics, nothing wrong is loaded, and what was done on
+// the way leaves a vault that verifies clean.
+func TestLyingStore(t *testing.T) {
+	t.Parallel()
+	lies := []storetest.Fault{
+		{Corrupt: func(b []byte) []byte { return b[:len(b)/2] }},
+		{Corrupt: func([]byte) []byte { return nil }},
+		{Corrupt: func(b []byte) []byte {
+			if len(b) > 0 {
+				b[len(b)/2] ^= 4
+			}
+			return b
+		}},
+		{Corrupt: func(b []byte) []byte { return append(b, 0) }},
+	}
+	for seed := range uint64(40) {
+		w := living(t)
+		src := tree(t, numbers(1, 9)...)
+		for round := range 15 {
+			random := storetest.Random(seed*100+uint64(round), 0.1, lies...)
+			w.SetFaults(func(c storetest.Call) storetest.Fault {
+				if c.Op != storetest.Get {
+					return storetest.Fault{}
+				}
+				return random(c)
+			})
+			if round == 6 || round == 12 {
+				_, _ = w.vault.Verify(t.Context(), volume.VerifyOptions{Level: volume.VerifyData})
+				_, _ = w.vault.Repair(t.Context(), volume.RepairOptions{})
+			}
+			_ = w.act(t, src, round)
+			w.SetFaults(nil)
+			w.clock.pass(13 * 3600e9)
+		}
+		w.check(t, fmt.Sprintf("seed %d", seed))
+		w.loads(t, fmt.Sprintf("seed %d", seed))
+	}
 }

@@ -81,6 +81,7 @@ func TestSaveOvertaken(t *testing.T) {
 
 // What happens during a prune, before any of its operations: saves that rely on what it condemns or deletes, and other prunes.
 func TestPruneOvertaken(t *testing.T) {
+	t.Parallel()
 	first := newWorld(t)
 	for i := range 10 {
 		s := save(t, first.vault, tree(t, i, i+1, i+2))

@@ -361,6 +361,7 @@ func TestPruneUnderRetention(t *testing.T) {
 // Prunes may be cut at any operation on the store: the vault verifies clean, everything recorded loads, and the next prune
 // goes on.
 func TestPruneInterrupted(t *testing.T) {
+	t.Parallel()
 	base := newWorld(t)
 	for i := range 12 { // enough index objects to merge
 		s := save(t, base.vault, tree(t, i, i+1, i+2))
@@ -407,6 +408,7 @@ func TestPruneInterrupted(t *testing.T) {
 // However two prunes interleave, nothing that is needed goes, even if the store's clock jumps so far between their steps that the
 // grace time means nothing.
 func TestTwoPrunes(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(40) {
 		w := newWorld(t)
 		src := tree(t, numbers(0, 6)...)

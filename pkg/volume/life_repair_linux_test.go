@@ -140,6 +140,7 @@ func TestRepairNamesWhatIsLost(t *testing.T) {
 
 // A repair may be cut at any operation on the store: everything recorded loads, and the next one goes on.
 func TestRepairInterrupted(t *testing.T) {
+	t.Parallel()
 	base := living(t)
 	for _, what := range []string{"every index damaged", "trailers damaged", "packs cut behind their chunks"} {
 		for way, crash := range map[string]func(int) storetest.Faults{"before": storetest.CrashBefore, "after": storetest.CrashAfter} {

@@ -67,6 +67,7 @@ func (w *world) named(t *testing.T, name string) error {
 // Every flip of a bit in any object, and every cut, is found, and the object named: every bit of small ones, and of others a bit of
 // every byte.
 func TestEveryBitCounts(t *testing.T) {
+	t.Parallel()
 	w := everyKind(t)
 	for _, name := range w.Names() {
 		whole := object(t, w, name)
@@ -154,6 +155,7 @@ func scattered(t *testing.T) (w *world, last *volume.Snapshot) {
 
 // Whichever pack the store loses, or spoils, exactly the files that need it are named; everything else loads.
 func TestRandomLostPack(t *testing.T) {
+	t.Parallel()
 	base, last := scattered(t)
 	packs := objects(base.Memory, "packs/")
 	rand.Shuffle(len(packs), func(i, j int) { packs[i], packs[j] = packs[j], packs[i] })
