@@ -26,7 +26,7 @@ const (
 	CompressAuto Compression = iota
 	// CompressS2 is fast: several times as fast as Zstandard.
 	CompressS2
-	// CompressZstd is small, at Zstandard's fastest level.
+	// CompressZstd is small, at about the third level of Zstandard.
 	CompressZstd
 )
 
@@ -63,7 +63,7 @@ type codec struct {
 // newCodec returns a codec whose goroutine-free parts are shared by all that use a Vault. Only the whole-buffer functions
 // of both are used: they start nothing in the background.
 func newCodec() *codec {
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithAllLitEntropyCompression(true),
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false), zstd.WithAllLitEntropyCompression(true),
 		zstd.WithSingleSegment(true))
 	if err != nil {
 		panic(fmt.Sprintf("making a compressor: %v", err)) // the options are constant

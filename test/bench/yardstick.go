@@ -122,7 +122,7 @@ func encoder(codec string) (func([]byte), error) {
 		out = make([]byte, s2.MaxEncodedLen(cell))
 		return func(raw []byte) { s2.Encode(out, raw) }, nil
 	case "zstd":
-		z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(1),
+		z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(1),
 			zstd.WithAllLitEntropyCompression(true), zstd.WithSingleSegment(true))
 		return func(raw []byte) { out = z.EncodeAll(raw, out[:0]) }, err
 	}
