@@ -120,7 +120,7 @@ func saveAndRotate(ctx context.Context, v *volume.Vault, src string, fresh *age.
 // killable makes a directory with a vault that has something to prune.
 func killable(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := fastDir(t)
 	old, fresh := newIdentity(t), newIdentity(t)
 	must(t, os.WriteFile(filepath.Join(dir, "old"), []byte(old.String()), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "fresh"), []byte(fresh.String()), 0o600))
@@ -145,7 +145,7 @@ func TestKill(t *testing.T) {
 	for _, after := range []string{"", "yes"} {
 		n := 1
 		for ; ; n++ {
-			dir := filepath.Join(t.TempDir(), "x")
+			dir := filepath.Join(fastDir(t), "x")
 			must(t, os.CopyFS(dir, os.DirFS(base)))
 			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = append(os.Environ(), killed+"="+dir, killed+"_AT="+strconv.Itoa(n), killed+"_AFTER="+after)
@@ -293,10 +293,7 @@ func (w *world) loadOne(t *testing.T) error {
 	if err != nil || latest == nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "lockstep-test-")
-	if err != nil {
-		dir = t.TempDir()
-	}
+	dir := fastDir(t)
 	defer os.RemoveAll(dir)
 	if _, err := w.vault.Load(t.Context(), latest.ID, dir, volume.LoadOptions{}); err != nil {
 		return err

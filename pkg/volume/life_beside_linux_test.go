@@ -143,7 +143,7 @@ func TestLoadBesidePrunes(t *testing.T) {
 	for n := 1; n < 12; n++ {
 		w := base.copy(t)
 		w.at(n, func() { w.days(t) })
-		dir := filepath.Join(openDir(t), "x")
+		dir := filepath.Join(fastDir(t), "x")
 		if _, err := w.vault.Load(t.Context(), snapshots[0].ID, dir, volume.LoadOptions{Verify: volume.VerifyReadback}); err != nil {
 			t.Errorf("operation %d: %v", n, err)
 		}
@@ -234,7 +234,7 @@ func (s *soak) pruner(t *testing.T) {
 
 // loader loads snapshots, which may be forgotten meanwhile.
 func (s *soak) loader(t *testing.T) {
-	for i := 0; time.Now().Before(s.until); i++ {
+	for time.Now().Before(s.until) {
 		snapshots, err := s.vault.Snapshots(t.Context())
 		if err != nil {
 			t.Errorf("list: %v", err)
@@ -244,10 +244,7 @@ func (s *soak) loader(t *testing.T) {
 			continue
 		}
 		id := snapshots[len(snapshots)/2].ID
-		dir, err := os.MkdirTemp("/dev/shm", "lockstep-test-")
-		if err != nil {
-			dir = filepath.Join(t.TempDir(), fmt.Sprint(i))
-		}
+		dir := fastDir(t)
 		_, err = s.vault.Load(t.Context(), id, dir, volume.LoadOptions{})
 		if _, gone := s.vault.Snapshot(t.Context(), id); err != nil && !errors.Is(gone, volume.ErrSnapshotNotFound) {
 			t.Errorf("load: %v", err)

@@ -132,16 +132,24 @@ func loadsAll(t testing.TB, v *volume.Vault, when string) {
 	if err != nil {
 		t.Fatalf("%s: %v", when, err)
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "lockstep-test-") // where a sync costs nothing
-	if err != nil {
-		dir = t.TempDir()
-	}
+	dir := fastDir(t)
 	defer os.RemoveAll(dir)
 	for _, s := range snapshots {
 		if _, err := v.Load(t.Context(), s.ID, filepath.Join(dir, s.ID), volume.LoadOptions{Verify: volume.VerifyReadback}); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
+}
+
+// fastDir makes a directory, of which nothing is left after the test, in memory if it can be: there a sync costs nothing.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "lockstep-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // tree makes a directory of files, each of 20 kB from a seed of its own.
