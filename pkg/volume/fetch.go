@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -19,8 +18,11 @@ import (
 
 const (
 	// maxFetch bounds what one request fetches, and maxGap what it fetches needlessly between two wanted pieces.
-	maxFetch = 8 << 20
+	maxFetch = 4 << 20
 	maxGap   = 128 << 10
+	// fetches is how many requests of a fetcher run at once: with maxFetch, enough for a store that answers late, and what a
+	// load keeps in memory.
+	fetches = 16
 )
 
 // want is a chunk that is wanted.
@@ -46,7 +48,7 @@ type fetcher struct {
 
 // newFetcher returns a fetcher that owns the index. It must be closed.
 func newFetcher(v *Vault, x *index, p *progress) *fetcher {
-	return &fetcher{vault: v, index: x, progress: p, slots: make(chan struct{}, parallel)}
+	return &fetcher{vault: v, index: x, progress: p, slots: make(chan struct{}, fetches)}
 }
 
 // openFetcher returns a fetcher for all that the Vault has.
@@ -180,9 +182,9 @@ func (f *fetcher) get(ctx context.Context, part []planned) error {
 	p := &part[0].index.packs[part[0].at.pack]
 	first, last := part[0].at, part[len(part)-1].at
 	length := int64(last.off+last.stored) - int64(first.off)
-	data, err := f.vault.store.Get(ctx, p.id.object(), int64(first.off), length)
+	data, err := f.vault.getPack(ctx, p.id, int64(first.off), length)
 	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, store.ErrNotFound), damaged(err):
 		return f.refuse(ctx, part, fmt.Errorf("%w: %w", ErrDamaged, err))
 	case err != nil:
 		return err
