@@ -61,9 +61,14 @@ func (it item) create(content []byte) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
+// openNew makes a file: with the mode that it is to have if nothing else will change it, else for its owner alone.
 func (it item) openNew(access int) (int, error) {
+	e, mode := it.entry, uint32(0o600)
+	if int(e.uid) == unix.Geteuid() && int(e.gid) == unix.Getegid() && len(e.xattrs) == 0 {
+		mode = e.mode & 0o777
+	}
 	return retry(func() (int, error) {
-		return unix.Openat(it.dir.fd, it.entry.name, access|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return unix.Openat(it.dir.fd, e.name, access|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	})
 }
 
@@ -119,8 +124,26 @@ type outFile struct {
 	pending atomic.Int32
 
 	// mu is for err, and for writing: the kernel lets one write to a file at a time, and who waits for it there keeps a processor.
-	mu  sync.Mutex
-	err error // ErrDamaged
+	mu      sync.Mutex
+	err     error // ErrDamaged
+	written int   // since what was written was last sent to the disk
+}
+
+// writeBack is how much of a file is written before it is sent to the disk, so that this is not all left to the end.
+const writeBack = 8 << 20
+
+// write writes b at off.
+func (f *outFile) write(b []byte, off int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := writeFull(f.fd, b, off); err != nil {
+		return err
+	}
+	if f.written += len(b); f.written >= writeBack {
+		f.written = 0
+		_ = unix.SyncFileRange(f.fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) // what is not sent now is sent later
+	}
+	return nil
 }
 
 func (f *outFile) fail(err error) {
@@ -404,11 +427,7 @@ func (p *piece) parts(do func(part) error) error {
 }
 
 func (p *piece) write(chunk []byte) error {
-	return p.parts(func(t part) error {
-		p.file.mu.Lock()
-		defer p.file.mu.Unlock()
-		return writeFull(p.file.fd, chunk[t.from:t.to], t.off)
-	})
+	return p.parts(func(t part) error { return p.file.write(chunk[t.from:t.to], t.off) })
 }
 
 // use takes the chunk of a piece.
@@ -496,15 +515,26 @@ func setTime(dir int, name string, e *entry) error {
 }
 
 // setMeta sets all metadata but the time, which comes last. The owner comes first, because changing it drops capabilities and
-// setuid; the mode comes after the attributes, which could not be set any more on a file without write permission.
+// setuid; the mode comes after the attributes, which could not be set any more on a file without write permission. To look costs
+// much less than to set what is right already.
 func setMeta(fd int, e *entry) error {
-	if err := unix.Fchown(fd, int(e.uid), int(e.gid)); err != nil {
-		return fmt.Errorf("setting owner: %w", err)
+	var st unix.Stat_t
+	if err := fstat(fd, &st); err != nil {
+		return err
+	}
+	owned := st.Uid == e.uid && st.Gid == e.gid
+	if !owned {
+		if err := unix.Fchown(fd, int(e.uid), int(e.gid)); err != nil {
+			return fmt.Errorf("setting owner: %w", err)
+		}
 	}
 	for _, x := range e.xattrs {
 		if err := unix.Fsetxattr(fd, x.name, []byte(x.value), 0); err != nil {
 			return fmt.Errorf("setting attribute %q: %w", x.name, err)
 		}
+	}
+	if owned && len(e.xattrs) == 0 && st.Mode&maxMode == e.mode {
+		return nil
 	}
 	if err := unix.Fchmod(fd, e.mode); err != nil {
 		return fmt.Errorf("setting mode: %w", err)
