@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 	identity, err := age.GenerateX25519Identity()
 	must(t, err)
 	dir := t.TempDir()
-	files, err := backend.Open(t.Context(), "file://"+dir, backend.Credentials{})
+	files, err := backend.Create(t.Context(), "file://"+dir, backend.Credentials{})
 	must(t, err)
 	w.vault, err = volume.Create(t.Context(), files, identity.Recipient())
 	must(t, err)
