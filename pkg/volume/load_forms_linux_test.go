@@ -250,6 +250,23 @@ func TestLoadImage(t *testing.T) {
 		}
 		return err
 	}
+	t.Run("stream", func(t *testing.T) {
+		var got bytes.Buffer
+		if err := v.Cat(t.Context(), r.ID, "", &got); err != nil || !bytes.Equal(got.Bytes(), content) {
+			t.Errorf("%d bytes, %v", got.Len(), err)
+		}
+		if err := v.Tar(t.Context(), r.ID, "", io.Discard); err == nil {
+			t.Error("an image was archived")
+		}
+		for e, err := range v.Entries(t.Context(), r.ID, "", false) {
+			if err != nil || e.Path != "" || e.Size != int64(len(content)) || e.Content != r.Roots.Content {
+				t.Errorf("%+v, %v", e, err)
+			}
+		}
+		for c, err := range v.Diff(t.Context(), r.ID, r.ID) {
+			t.Errorf("%+v, %v", c, err)
+		}
+	})
 	t.Run("file", func(t *testing.T) {
 		at := filepath.Join(dir, "disk.img")
 		if err := load(at, LoadOptions{}); err != nil {
@@ -388,4 +405,14 @@ func TestLoadUnreadable(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, marker)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark: %v", err)
 	}
+}
+
+func FuzzACL(f *testing.F) {
+	f.Add("\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\x05\x00\x00\x00")
+	f.Fuzz(func(t *testing.T, value string) {
+		text, err := aclText(value)
+		if err != nil && !errors.Is(err, ErrDamaged) || err == nil && strings.Count(text, "\n") != len(value)/8 {
+			t.Errorf("%q of %d bytes, %v", text, len(value), err)
+		}
+	})
 }

@@ -371,6 +371,53 @@ func loadAndDie(t *testing.T, args []string) {
 	os.Exit(0)
 }
 
+// A disk that is full ends a load, which keeps its mark and what it wrote, and is taken up when there is room.
+func TestLoadFullDisk(t *testing.T) {
+	needRoot(t)
+	disk := t.TempDir()
+	must(t, unix.Mount("lockstep-test", disk, "tmpfs", 0, "size=3m"))
+	t.Cleanup(func() { must(t, unix.Unmount(disk, 0)) })
+	v := newVault(t, storetest.NewMemory())
+	src := smallTree(t)
+	write(t, filepath.Join(src, "large"), randomBytes(1, 8<<20))
+	s := save(t, v, src)
+	_, err := v.Load(t.Context(), s.ID, disk, volume.LoadOptions{})
+	if file := (volume.FileError{}); !errors.Is(err, unix.ENOSPC) || !errors.As(err, &file) {
+		t.Errorf("error %v, want the file for which there is no space", err)
+	}
+	if _, err := os.Lstat(filepath.Join(disk, mark)); err != nil {
+		t.Errorf("the mark: %v", err)
+	}
+	must(t, unix.Mount("", disk, "", unix.MS_REMOUNT, "size=30m"))
+	r, err := v.Load(t.Context(), s.ID, disk, volume.LoadOptions{Verify: volume.VerifyReadback})
+	must(t, err)
+	if r.Stats.Stored > s.Stats.Stored-1<<20 {
+		t.Errorf("%d of %d bytes were fetched again", r.Stats.Stored, s.Stats.Stored)
+	}
+}
+
+// An ordinary user takes up a load, whatever modes it left.
+func TestLoadExistingUnprivileged(t *testing.T) {
+	v := newVault(t, storetest.NewMemory())
+	base := openDir(t)
+	unprivileged(t, func() {
+		src, dst := filepath.Join(base, "src"), filepath.Join(base, "dst")
+		write(t, filepath.Join(src, "d/readonly"), randomBytes(1, 100000))
+		write(t, filepath.Join(src, "d/secret"), randomBytes(2, 1000))
+		write(t, filepath.Join(src, "d/e/other"), []byte("x"))
+		for name, mode := range map[string]os.FileMode{"d/readonly": 0o400, "d/secret": 0o400, "d/e": 0o500, "d": 0o555} {
+			must(t, os.Chmod(filepath.Join(src, name), mode))
+		}
+		s := save(t, v, src)
+		for range 2 {
+			_, err := v.Load(t.Context(), s.ID, dst, volume.LoadOptions{Existing: volume.ExistingMirror, Verify: volume.VerifyReadback})
+			must(t, err)
+			must(t, os.Chmod(filepath.Join(dst, "d/e"), 0))
+		}
+		must(t, os.Chmod(filepath.Join(dst, "d/e"), 0o700))
+	})
+}
+
 // A pack that is replaced while a load runs is found in its new place.
 func TestPackReplacedDuringLoad(t *testing.T) {
 	s := storetest.NewMemory()

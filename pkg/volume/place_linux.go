@@ -82,9 +82,12 @@ func (it item) setMeta(fd int) error {
 
 // keepSmall keeps a file of one chunk that is there already.
 func (b *batch) keepSmall(it item) (there bool, err error) {
+	if !it.isFile() {
+		return false, nil
+	}
 	fd, err := openNoAtime(it.dir.fd, it.entry.name, unix.O_NONBLOCK)
 	if err != nil {
-		return false, nil // there is nothing, or nothing of use
+		return false, nil // there is nothing of use
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
@@ -107,6 +110,12 @@ func (b *batch) keepSmall(it item) (there bool, err error) {
 		b.progress.bytes.Add(st.Size)
 	}
 	return true, err
+}
+
+// isFile tells whether there is a regular file where the entry belongs. To open anything else may do something.
+func (it item) isFile() bool {
+	var st unix.Stat_t
+	return fstatat(it.dir.fd, it.entry.name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 // outFile is a file being written.
@@ -199,11 +208,14 @@ func (it item) open() (*outFile, error) {
 // takeUp opens what has the file's name. A regular file is written in place if that is its only name; else it is only what
 // the new one may be copied from.
 func (f *outFile) takeUp() error {
+	if !f.isFile() {
+		return f.clear()
+	}
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(f.dir.fd, f.entry.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
-		return f.clear() // a file that cannot be written, or none
+		return f.clear() // it cannot be written
 	}
 	var st unix.Stat_t
 	switch err := fstat(fd, &st); {
