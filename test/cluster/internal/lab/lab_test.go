@@ -20,7 +20,7 @@ func TestRenderCeph(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"mon_host = v2:10.77.3.1:3300\n", "endpoint=10.77.3.1:8480\n", "memstore_device_bytes = 8589934592\n"} {
+	for _, want := range []string{"mon_host = v2:10.77.3.1:3300\n", "endpoint=10.77.3.1:8480 tcp_nodelay=1\n", "memstore_device_bytes = 8589934592\n"} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %q in:\n%s", want, b)
 		}
