@@ -40,10 +40,6 @@ func smallTree(t *testing.T) string {
 	return dir
 }
 
-func objects(s *storetest.Memory, prefix string) []string {
-	return slices.DeleteFunc(s.Names(), func(name string) bool { return !strings.HasPrefix(name, prefix) })
-}
-
 func TestSaveIsDeduplicated(t *testing.T) {
 	s := storetest.NewMemory()
 	v := newVault(t, s)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -285,4 +286,8 @@ func object(t *testing.T, s store.Store, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func objects(s *storetest.Memory, prefix string) []string {
+	return slices.DeleteFunc(s.Names(), func(name string) bool { return !strings.HasPrefix(name, prefix) })
 }

@@ -12,6 +12,9 @@ const (
 	page = 8 * kib
 	// editedPages make 10.7 MB.
 	editedPages = 1306
+	// settle is how long the dataset is left alone after an edit was taken back: a tool may have to read a file again that changed just
+	// before it was saved.
+	settle = 3 * time.Second
 )
 
 // change is what an edit alters in one file: a page, or what the file has of one, at each offset.
@@ -98,6 +101,7 @@ func (d dataset) edited(dir string, seed uint64, do func() error) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { time.Sleep(settle) }() // the last of what is deferred
 	for _, c := range changes {
 		if len(c.offsets) == 0 {
 			continue
