@@ -35,14 +35,10 @@ func (p *Program) keyListCommand() *cobra.Command {
 	var format output.Format
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the keys of a vault", Args: cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, _ []string) error {
 			keys, err := v.Keys(ctx)
 			if err != nil {
-				return vault.Explain(err)
+				return err
 			}
 			return format.Print(p.Out, keys, func(w io.Writer) error {
 				rows := make([][]string, len(keys))
@@ -82,7 +78,7 @@ func (n *newKeyFlags) add(ctx context.Context, v *vault.Opened) ([]volume.Key, e
 	for _, r := range recipients {
 		k, err := v.AddKey(ctx, r, fmt.Sprint(r), n.comment)
 		if err != nil {
-			return nil, vault.Explain(err)
+			return nil, err
 		}
 		added = append(added, k)
 	}
@@ -117,11 +113,7 @@ func (p *Program) keyAddCommand() *cobra.Command {
 		Example: `  lockstep vault key add --recipient age1… --comment 'offline, in the safe'
   lockstep vault key add --new-key-file second.key`,
 		Args: cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, _ []string) error {
 			added, err := n.add(ctx, v)
 			if err != nil {
 				return err
@@ -148,14 +140,10 @@ func (p *Program) keyRemoveCommand() *cobra.Command {
 		Long: `Let keys not open a vault any more. The last one is never removed. Who has opened the vault with a key before can still read it, if
 they can still read the store.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: runs(func(ctx context.Context, args []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, args []string) error {
 			for _, id := range args {
 				if err := v.RemoveKey(ctx, id); err != nil {
-					return vault.Explain(err)
+					return err
 				}
 				fmt.Fprintf(p.Out, "removed key %s\n", id)
 			}
@@ -176,18 +164,14 @@ func (p *Program) keyRotateCommand() *cobra.Command {
 new key to finish.`,
 		Example: `  lockstep vault key rotate --key-file vault.key --new-key-file vault-2027.key`,
 		Args:    cobra.NoArgs,
-		RunE:    runs(func(ctx context.Context, _ []string) error { return p.keyRotate(ctx, flags, n) }),
+		RunE:    p.onVault(&flags, func(ctx context.Context, v *vault.Opened, _ []string) error { return p.keyRotate(ctx, v, n) }),
 	}
 	flags.AddFlags(cmd.Flags(), true)
 	n.addFlags(cmd)
 	return cmd
 }
 
-func (p *Program) keyRotate(ctx context.Context, flags vault.Flags, n newKeyFlags) error {
-	v, err := p.openByURL(ctx, flags)
-	if err != nil {
-		return err
-	}
+func (p *Program) keyRotate(ctx context.Context, v *vault.Opened, n newKeyFlags) error {
 	added, err := n.add(ctx, v)
 	if err != nil {
 		return err
@@ -199,14 +183,14 @@ func (p *Program) keyRotate(ctx context.Context, flags vault.Flags, n newKeyFlag
 	}
 	keys, err := v.Keys(ctx)
 	if err != nil {
-		return vault.Explain(err)
+		return err
 	}
 	for _, k := range keys {
 		if fresh[k.ID] {
 			continue
 		}
 		if err := v.RemoveKey(ctx, k.ID); err != nil {
-			return vault.Explain(err)
+			return err
 		}
 		fmt.Fprintf(p.Out, "removed key %s\n", k.ID)
 	}
@@ -225,14 +209,10 @@ With it and a key a machine saves although its credentials for the store allow i
 over that machine can neither read, nor overwrite, nor delete what was saved.`,
 		Example: `  lockstep vault key export --key-file vault.key > vault.bootstrap`,
 		Args:    cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, _ []string) error {
 			data, err := v.Bootstrap(ctx)
 			if err != nil {
-				return vault.Explain(err)
+				return err
 			}
 			_, err = p.Out.Write(append(data, '\n'))
 			return err

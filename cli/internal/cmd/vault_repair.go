@@ -26,16 +26,12 @@ Do not run it beside 'lockstep volume prune'. A file that is lost is healed by s
 
 The exit code is 1 if something is damaged still.`,
 		Args: cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, _ []string) error {
 			show, done := p.follow("vault", "repairing")
 			r, err := v.Repair(ctx, volume.RepairOptions{DryRun: dryRun, Progress: show})
 			done()
 			if err != nil {
-				return vault.Explain(err)
+				return err
 			}
 			if err := format.Print(p.Out, r, func(w io.Writer) error { return printRepaired(w, r) }); err != nil {
 				return err

@@ -46,6 +46,17 @@ func (p *Program) openByURL(ctx context.Context, f vault.Flags) (*vault.Opened, 
 	return v, nil
 }
 
+// onVault makes what a command does out of run, with the vault of its flags open.
+func (p *Program) onVault(f *vault.Flags, run func(ctx context.Context, v *vault.Opened, args []string) error) func(*cobra.Command, []string) error {
+	return runs(func(ctx context.Context, args []string) error {
+		v, err := p.openByURL(ctx, *f)
+		if err != nil {
+			return err
+		}
+		return vault.Explain(run(ctx, v, args))
+	})
+}
+
 // follow shows the progress of one task until done is called.
 func (p *Program) follow(name, state string) (show func(volume.Progress), done func()) {
 	board := p.board()
@@ -76,7 +87,7 @@ func snapshotID(ctx context.Context, v *vault.Opened, name string, labels map[st
 	case name == latest:
 		s, err := v.Latest(ctx, labels)
 		if err != nil {
-			return "", vault.Explain(err)
+			return "", err
 		}
 		if s == nil {
 			return "", fault.New(fault.Absent, "", "the vault holds no snapshot%s", withLabels(labels))
@@ -87,7 +98,7 @@ func snapshotID(ctx context.Context, v *vault.Opened, name string, labels map[st
 	}
 	snapshots, err := v.Snapshots(ctx)
 	if err != nil {
-		return "", vault.Explain(err)
+		return "", err
 	}
 	var found []string
 	for _, s := range snapshots {
@@ -102,6 +113,18 @@ func snapshotID(ctx context.Context, v *vault.Opened, name string, labels map[st
 		return found[0], nil
 	}
 	return "", fault.New(fault.Usage, "Give more digits.", "%q is ambiguous: %s", name, strings.Join(found, ", "))
+}
+
+// snapshotIDs finds the snapshots that names mean.
+func snapshotIDs(ctx context.Context, v *vault.Opened, names []string, labels map[string]string) ([]string, error) {
+	ids := make([]string, len(names))
+	for i, name := range names {
+		var err error
+		if ids[i], err = snapshotID(ctx, v, name, labels); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 func withLabels(labels map[string]string) string {

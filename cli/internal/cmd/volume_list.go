@@ -29,11 +29,7 @@ fails.`,
 		Example: `  lockstep volume list --label app=shop
   lockstep volume list latest etc --recursive`,
 		Args: cobra.MaximumNArgs(2),
-		RunE: runs(func(ctx context.Context, args []string) error {
-			v, err := p.openByURL(ctx, o.vault)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&o.vault, func(ctx context.Context, v *vault.Opened, args []string) error {
 			if len(args) == 0 {
 				return p.listSnapshots(ctx, v, o)
 			}
@@ -54,7 +50,7 @@ fails.`,
 func (p *Program) listSnapshots(ctx context.Context, v *vault.Opened, o volumeListOptions) error {
 	snapshots, err := v.Snapshots(ctx)
 	if err != nil {
-		return vault.Explain(err)
+		return err
 	}
 	list := []*volume.Snapshot{}
 	for _, s := range snapshots {
@@ -77,7 +73,7 @@ func (p *Program) listEntries(ctx context.Context, v *vault.Opened, id, path str
 		list := []volume.Entry{}
 		for e, err := range v.Entries(ctx, id, path, o.recursive) {
 			if err != nil {
-				return vault.Explain(err)
+				return err
 			}
 			list = append(list, e)
 		}
@@ -85,7 +81,7 @@ func (p *Program) listEntries(ctx context.Context, v *vault.Opened, id, path str
 	}
 	for e, err := range v.Entries(ctx, id, path, o.recursive) {
 		if err != nil {
-			return vault.Explain(err)
+			return err
 		}
 		if _, err := fmt.Fprintln(p.Out, entryLine(e)); err != nil {
 			return err
@@ -117,21 +113,15 @@ func (p *Program) volumeDiffCommand() *cobra.Command {
 		Long:    "Tell what changed from one snapshot to another: what was added and removed, and whose content, metadata or kind changed.",
 		Example: `  lockstep volume diff 5f3c 81aa`,
 		Args:    cobra.ExactArgs(2),
-		RunE: runs(func(ctx context.Context, args []string) error {
-			v, err := p.openByURL(ctx, flags)
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, args []string) error {
+			ids, err := snapshotIDs(ctx, v, args, labels)
 			if err != nil {
 				return err
-			}
-			var ids [2]string
-			for i := range ids {
-				if ids[i], err = snapshotID(ctx, v, args[i], labels); err != nil {
-					return err
-				}
 			}
 			changes := []volume.Change{}
 			for c, err := range v.Diff(ctx, ids[0], ids[1]) {
 				if err != nil {
-					return vault.Explain(err)
+					return err
 				}
 				changes = append(changes, c)
 			}

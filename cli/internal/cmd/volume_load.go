@@ -54,7 +54,9 @@ With --tar the snapshot is written as a tar archive to the file TARGET, or to th
   lockstep volume load latest --label app=shop /srv/data --mirror --verify
   lockstep volume load latest - --tar --path etc | tar -tv`,
 		Args: cobra.ExactArgs(2),
-		RunE: runs(func(ctx context.Context, args []string) error { return p.volumeLoad(ctx, args[0], args[1], o) }),
+		RunE: p.onVault(&o.vault, func(ctx context.Context, v *vault.Opened, args []string) error {
+			return p.volumeLoad(ctx, v, args[0], args[1], o)
+		}),
 	}
 	o.vault.AddFlags(cmd.Flags(), true)
 	addLabels(cmd, &o.labels, "latest is the newest snapshot with this label")
@@ -70,17 +72,13 @@ With --tar the snapshot is written as a tar archive to the file TARGET, or to th
 	return cmd
 }
 
-func (p *Program) volumeLoad(ctx context.Context, name, target string, o volumeLoadOptions) error {
-	v, err := p.openByURL(ctx, o.vault)
-	if err != nil {
-		return err
-	}
+func (p *Program) volumeLoad(ctx context.Context, v *vault.Opened, name, target string, o volumeLoadOptions) error {
 	id, err := snapshotID(ctx, v, name, o.labels)
 	if err != nil {
 		return err
 	}
 	if o.tar {
-		return p.toFile(target, func(w io.Writer) error { return vault.Explain(v.Tar(ctx, id, o.path, w)) })
+		return p.toFile(target, func(w io.Writer) error { return v.Tar(ctx, id, o.path, w) })
 	}
 	lo := volume.LoadOptions{Path: o.path}
 	if o.verify {
@@ -98,7 +96,7 @@ func (p *Program) volumeLoad(ctx context.Context, name, target string, o volumeL
 	done()
 	if err != nil {
 		p.printFiles("not loaded", viewFiles(err))
-		return vault.Explain(err)
+		return err
 	}
 	loaded := loadedVolume{ID: r.Snapshot.ID, Directory: target, Roots: r.Roots, Stats: r.Stats, Damaged: r.Damaged, Changed: r.Changed}
 	for _, name := range r.Damaged {
@@ -145,16 +143,12 @@ func (p *Program) volumeCatCommand() *cobra.Command {
 		Long:    "Write one file of a snapshot to the standard output. An image is that file itself and needs no path.",
 		Example: `  lockstep volume cat latest etc/app.conf --label app=shop`,
 		Args:    cobra.RangeArgs(1, 2),
-		RunE: runs(func(ctx context.Context, args []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, args []string) error {
 			id, err := snapshotID(ctx, v, args[0], labels)
 			if err != nil {
 				return err
 			}
-			return vault.Explain(v.Cat(ctx, id, append(args, "")[1], p.Out))
+			return v.Cat(ctx, id, append(args, "")[1], p.Out)
 		}),
 	}
 	flags.AddFlags(cmd.Flags(), true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,20 +25,16 @@ func (p *Program) volumeForgetCommand() *cobra.Command {
 point needs is not forgotten.`,
 		Example: `  lockstep volume forget 5f3c 81aa`,
 		Args:    cobra.MinimumNArgs(1),
-		RunE:    runs(func(ctx context.Context, args []string) error { return p.volumeForget(ctx, flags, args) }),
+		RunE:    p.onVault(&flags, p.volumeForget),
 	}
 	flags.AddFlags(cmd.Flags(), true)
 	return cmd
 }
 
-func (p *Program) volumeForget(ctx context.Context, flags vault.Flags, names []string) error {
-	v, err := p.openByURL(ctx, flags)
-	if err != nil {
-		return err
-	}
+func (p *Program) volumeForget(ctx context.Context, v *vault.Opened, names []string) error {
 	records, err := catalog.List(ctx, v.Vault)
 	if err != nil {
-		return vault.Explain(err)
+		return err
 	}
 	needed := map[string]string{} // by which point
 	for _, r := range records {
@@ -45,20 +42,20 @@ func (p *Program) volumeForget(ctx context.Context, flags vault.Flags, names []s
 			needed[volume.Snapshot] = r.ID
 		}
 	}
-	ids := make([]string, len(names))
-	for i, name := range names {
-		if name == latest {
-			return fault.New(fault.Usage, "Name it by its id.", "%q is not forgotten: it may be another one in a moment", latest)
-		}
-		if ids[i], err = snapshotID(ctx, v, name, nil); err != nil {
-			return err
-		}
-		if point, is := needed[ids[i]]; is {
-			return fault.New(fault.Refused, "", "restore point %q needs snapshot %s", point, ids[i])
+	if slices.Contains(names, latest) {
+		return fault.New(fault.Usage, "Name it by its id.", "%q is not forgotten: it may be another one in a moment", latest)
+	}
+	ids, err := snapshotIDs(ctx, v, names, nil)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if point, is := needed[id]; is {
+			return fault.New(fault.Refused, "", "restore point %q needs snapshot %s", point, id)
 		}
 	}
 	if err := v.Forget(ctx, ids...); err != nil {
-		return vault.Explain(err)
+		return err
 	}
 	for _, id := range ids {
 		fmt.Fprintf(p.Out, "forgot %s\n", id)
@@ -88,7 +85,7 @@ next run. A snapshot that cannot be read ends the run before anything is condemn
 		Example: `  lockstep volume prune --dry-run
   lockstep volume prune --grace 0s --no-other-saves   # at once: only if no other machine saves into this vault`,
 		Args: cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error { return p.volumePrune(ctx, o) }),
+		RunE: p.onVault(&o.vault, func(ctx context.Context, v *vault.Opened, _ []string) error { return p.volumePrune(ctx, v, o) }),
 	}
 	o.vault.AddFlags(cmd.Flags(), true)
 	f := cmd.Flags()
@@ -100,7 +97,7 @@ next run. A snapshot that cannot be read ends the run before anything is condemn
 	return cmd
 }
 
-func (p *Program) volumePrune(ctx context.Context, o volumePruneOptions) error {
+func (p *Program) volumePrune(ctx context.Context, v *vault.Opened, o volumePruneOptions) error {
 	if o.grace < volume.GraceTime && !o.exclusive {
 		return fault.New(fault.Usage, "Add --no-other-saves only if you are sure that nothing else saves into this vault.",
 			"a grace time of %v is too short beside other saves: the least is %v", o.grace, volume.GraceTime)
@@ -108,17 +105,13 @@ func (p *Program) volumePrune(ctx context.Context, o volumePruneOptions) error {
 	if o.minLive <= 0 {
 		o.minLive = -1
 	}
-	v, err := p.openByURL(ctx, o.vault)
-	if err != nil {
-		return err
-	}
 	show, done := p.follow("vault", "pruning")
 	r, err := v.Prune(ctx, volume.PruneOptions{
 		Grace: o.grace, NoOtherSaves: o.exclusive, MinLive: o.minLive, DryRun: o.dryRun, Progress: show,
 	})
 	done()
 	if err != nil {
-		return vault.Explain(err)
+		return err
 	}
 	return o.format.Print(p.Out, r, func(w io.Writer) error {
 		would := ""

@@ -189,7 +189,8 @@ func parent(ctx context.Context, v *vault.Opened, so volume.SaveOptions, name st
 	case name == "none", so.Blind:
 		return "", nil
 	case name != "auto":
-		return snapshotID(ctx, v, name, nil)
+		id, err := snapshotID(ctx, v, name, nil)
+		return id, vault.Explain(err)
 	}
 	same := map[string]string{labelPath: so.Labels[labelPath]}
 	if host, known := so.Labels[labelHost]; known {

@@ -39,7 +39,9 @@ answer unknown, with exit code 3.`,
 		Example: `  lockstep volume verify
   lockstep volume verify --level data --sample 0.05
   lockstep volume verify latest --level data`,
-		RunE: runs(func(ctx context.Context, args []string) error { return p.volumeVerify(ctx, args, o) }),
+		RunE: p.onVault(&o.vault, func(ctx context.Context, v *vault.Opened, args []string) error {
+			return p.volumeVerify(ctx, v, args, o)
+		}),
 	}
 	o.vault.AddFlags(cmd.Flags(), true)
 	choice(cmd, &o.level, "level", "how much to read", "footers", "records", "chunks", "data")
@@ -48,7 +50,7 @@ answer unknown, with exit code 3.`,
 	return cmd
 }
 
-func (p *Program) volumeVerify(ctx context.Context, names []string, o volumeVerifyOptions) error {
+func (p *Program) volumeVerify(ctx context.Context, v *vault.Opened, names []string, o volumeVerifyOptions) error {
 	var level volume.VerifyLevel
 	if err := level.UnmarshalText([]byte(o.level)); err != nil {
 		return fault.New(fault.Usage, "", "%w", err)
@@ -56,21 +58,15 @@ func (p *Program) volumeVerify(ctx context.Context, names []string, o volumeVeri
 	if o.sample <= 0 || o.sample > 1 {
 		return fault.New(fault.Usage, "", "a sample of %v: want more than 0 and at most 1", o.sample)
 	}
-	v, err := p.openByURL(ctx, o.vault)
+	ids, err := snapshotIDs(ctx, v, names, nil)
 	if err != nil {
 		return err
-	}
-	ids := make([]string, len(names))
-	for i, name := range names {
-		if ids[i], err = snapshotID(ctx, v, name, nil); err != nil {
-			return err
-		}
 	}
 	show, done := p.follow("vault", "verifying")
 	r, err := v.Verify(ctx, volume.VerifyOptions{Level: level, Snapshots: ids, Sample: o.sample, Progress: show})
 	done()
 	if err != nil {
-		return vault.Explain(err)
+		return err
 	}
 	if err := o.format.Print(p.Out, r, func(w io.Writer) error { return printVerified(w, r) }); err != nil {
 		return err
@@ -108,14 +104,10 @@ func (p *Program) volumeStatCommand() *cobra.Command {
 		Use:   "stat",
 		Short: "Tell how much a vault holds",
 		Args:  cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error {
-			v, err := p.openByURL(ctx, flags)
-			if err != nil {
-				return err
-			}
+		RunE: p.onVault(&flags, func(ctx context.Context, v *vault.Opened, _ []string) error {
 			s, err := v.Stat(ctx)
 			if err != nil {
-				return vault.Explain(err)
+				return err
 			}
 			return format.Print(p.Out, s, func(w io.Writer) error { return printStat(w, s) })
 		}),
