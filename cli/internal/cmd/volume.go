@@ -156,7 +156,7 @@ func pairs(labels map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-// fileViews are the files of an error, for programs.
+// fileView is one file of an error, for programs.
 type fileView struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
