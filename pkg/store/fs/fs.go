@@ -6,6 +6,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -129,13 +130,13 @@ func (s *Store) put(name string, data []byte) (err error) {
 			err = rmErr
 		}
 	}()
-	if err := s.writeFile(private, data); err != nil {
+	dirs := make(chan error, 1)
+	go func() { dirs <- s.makeDirs(path.Dir(name)) }() // the disk writes the names of directories while it writes the data
+	err = s.writeFile(private, data)
+	if err := cmp.Or(err, <-dirs); err != nil {
 		return err
 	}
 	s.sweep(private)
-	if err := s.makeDirs(path.Dir(name)); err != nil {
-		return err
-	}
 	if err := s.link(private, name); err != nil {
 		return err
 	}
