@@ -44,11 +44,13 @@ type fetcher struct {
 	renewed int             // how often the index was held against the packs that exist
 	old     []*index        // that fetches may still use
 	bad     map[string]bool // objects that were found damaged
+
+	near near
 }
 
 // newFetcher returns a fetcher that owns the index. It must be closed.
 func newFetcher(v *Vault, x *index, p *progress) *fetcher {
-	return &fetcher{vault: v, index: x, progress: p, slots: make(chan struct{}, fetches)}
+	return &fetcher{vault: v, index: x, progress: p, slots: make(chan struct{}, fetches), near: newNear()}
 }
 
 // openFetcher returns a fetcher for all that the Vault has.
@@ -87,6 +89,11 @@ func (f *fetcher) fetch(ctx context.Context, wants []want) error {
 	if err != nil {
 		return err
 	}
+	return f.each(ctx, plan, f.get)
+}
+
+// each has get take the plan in parts that one request gets, several at once.
+func (f *fetcher) each(ctx context.Context, plan []planned, get func(context.Context, []planned) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for len(plan) > 0 {
 		n := coalesce(plan)
@@ -99,7 +106,7 @@ func (f *fetcher) fetch(ctx context.Context, wants []want) error {
 		}
 		g.Go(func() error {
 			defer func() { <-f.slots }()
-			return f.get(ctx, part)
+			return get(ctx, part)
 		})
 	}
 	return g.Wait()
@@ -190,6 +197,12 @@ func (f *fetcher) get(ctx context.Context, part []planned) error {
 		return err
 	}
 	f.progress.stored.Add(length)
+	return f.open(ctx, part, data, first.off)
+}
+
+// open hands out what is in a range of one pack, which begins at from; it decrypts in place.
+func (f *fetcher) open(ctx context.Context, part []planned, data []byte, from uint32) error {
+	p := &part[0].index.packs[part[0].at.pack]
 	s := f.vault.keys.sealer(p.header[:], p.id.object())
 	var scratch []byte
 	for i := 0; i < len(part); {
@@ -198,7 +211,7 @@ func (f *fetcher) get(ctx context.Context, part []planned) error {
 			same++
 		}
 		at := part[i].at
-		piece := data[at.off-first.off:][:at.stored]
+		piece := data[at.off-from:][:at.stored]
 		if int(at.raw) > len(scratch) {
 			scratch = make([]byte, max(int(at.raw), cellSize))
 		}
@@ -287,13 +300,18 @@ func (v *Vault) openPiece(s sealer, at place, piece, scratch []byte, want Hash) 
 
 // read returns chunks that fit in memory together. Damage to any is an error.
 func (f *fetcher) read(ctx context.Context, digests []Hash) ([][]byte, error) {
-	chunks := make([][]byte, len(digests))
-	wants := make([]want, len(digests))
+	chunks, wants := collect(digests)
+	return chunks, f.fetch(ctx, wants)
+}
+
+// collect returns wants that copy the chunks.
+func collect(digests []Hash) (chunks [][]byte, wants []want) {
+	chunks, wants = make([][]byte, len(digests)), make([]want, len(digests))
 	for i, d := range digests {
 		wants[i] = want{d, func(chunk []byte, err error) error {
 			chunks[i] = bytes.Clone(chunk)
 			return err
 		}}
 	}
-	return chunks, f.fetch(ctx, wants)
+	return chunks, wants
 }

@@ -132,21 +132,34 @@ func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
 
 // checkIndex reads the index and holds it against the packs that exist. One that is gone or condemned is unusable, so that
 // a save stores its chunks anew; one that no index describes (its save was killed, or its index is damaged) is read.
-func (v *Vault) checkIndex(ctx context.Context) (*index, error) {
+func (v *Vault) checkIndex(ctx context.Context) (x *index, err error) {
 	// Read before the packs are listed: a pack that is deleted meanwhile is either named here or not listed.
-	condemned, err := v.condemned(ctx)
+	var condemned, known = map[packID]bool{}, map[packID]uint32{}
+	err = both(ctx, func(ctx context.Context) (err error) {
+		condemned, err = v.condemned(ctx)
+		return err
+	}, func(ctx context.Context) (err error) {
+		x, known, err = v.readIndex(ctx)
+		return err
+	})
 	if err != nil {
+		x.close()
 		return nil, err
 	}
-	return v.indexBeside(ctx, condemned, false)
+	return v.held(ctx, x, known, condemned, false)
 }
 
-// indexBeside is checkIndex for who has read the condemned objects. All says to read condemned packs, too, that no index describes.
-func (v *Vault) indexBeside(ctx context.Context, condemned map[packID]bool, all bool) (*index, error) {
+// indexBeside is checkIndex for who has read the condemned objects, and wants those packs, too, that no index describes.
+func (v *Vault) indexBeside(ctx context.Context, condemned map[packID]bool) (*index, error) {
 	x, known, err := v.readIndex(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return v.held(ctx, x, known, condemned, true)
+}
+
+// held completes an index that was just read. All says to read condemned packs, too, that no index describes.
+func (v *Vault) held(ctx context.Context, x *index, known map[packID]uint32, condemned map[packID]bool, all bool) (*index, error) {
 	if err := v.hold(ctx, x, known, condemned, all); err != nil {
 		x.close()
 		return nil, err
@@ -187,7 +200,12 @@ func (v *Vault) hold(ctx context.Context, x *index, known map[packID]uint32, con
 	return nil
 }
 
-func (x *index) close() { x.places.close() }
+// close lets go of the index; of nil there is nothing to let go of.
+func (x *index) close() {
+	if x != nil {
+		x.places.close()
+	}
+}
 
 // readIndex reads all index objects. The map says which packs they describe.
 func (v *Vault) readIndex(ctx context.Context) (*index, map[packID]uint32, error) {

@@ -117,7 +117,18 @@ func (v *Vault) load(ctx context.Context, id, target string, o LoadOptions, p *p
 	if o.Path, err = cleanPath(o.Path); err != nil {
 		return nil, err
 	}
-	r, err := v.record(ctx, id)
+	var r *record
+	var f *fetcher
+	err = both(ctx, func(ctx context.Context) (err error) {
+		r, err = v.record(ctx, id)
+		return err
+	}, func(ctx context.Context) (err error) {
+		f, err = v.openFetcher(ctx, p)
+		return err
+	})
+	if f != nil {
+		defer f.close()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +136,6 @@ func (v *Vault) load(ctx context.Context, id, target string, o LoadOptions, p *p
 		p.totalFiles.Store(r.Stats.Files)
 		p.totalBytes.Store(r.Stats.Bytes + r.Stats.UnchangedBytes)
 	}
-	f, err := v.openFetcher(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	defer f.close()
 	result, err := loadTree(ctx, target, r, f, o, p)
 	if result != nil {
 		result.Snapshot, result.Stats, result.Damaged = r.Snapshot, p.stats(), f.damaged()

@@ -210,7 +210,7 @@ func (p *pruning) survey(ctx context.Context) (err error) {
 			condemned[id] = true
 		}
 	}
-	if p.x, err = p.indexBeside(ctx, condemned, true); err != nil {
+	if p.x, err = p.indexBeside(ctx, condemned); err != nil {
 		return err
 	}
 	p.f = newFetcher(p.Vault, p.x, p.progress)

@@ -72,7 +72,7 @@ func (r *repair) run(ctx context.Context) (err error) {
 	if err := r.removeCondemned(ctx); err != nil {
 		return err
 	}
-	if r.x, err = r.indexBeside(ctx, nil, true); err != nil {
+	if r.x, err = r.indexBeside(ctx, nil); err != nil {
 		return err
 	}
 	defer r.x.close()

@@ -104,8 +104,19 @@ func (v *Vault) save(ctx context.Context, path string, o SaveOptions) (*Snapshot
 	defer p.report(o.Progress)()
 	v.budget.enter()
 	defer v.budget.leave()
-	x, err := v.openIndex(ctx, o.Blind)
+	var x *index
+	var parent *record
+	err := both(ctx, func(ctx context.Context) (err error) {
+		x, err = v.openIndex(ctx, o.Blind)
+		return err
+	}, func(ctx context.Context) (err error) {
+		if o.Parent != "" {
+			parent, err = v.record(ctx, o.Parent)
+		}
+		return err
+	})
 	if err != nil {
+		x.close()
 		return nil, err
 	}
 	f := newFetcher(v, x, &progress{}) // for the tree of the parent
@@ -113,9 +124,7 @@ func (v *Vault) save(ctx context.Context, path string, o SaveOptions) (*Snapshot
 	up, upCtx := newUploader(ctx, v, p, x.adopted)
 	s := newSaver(v, x, up, p, o.Compression)
 	s.keepGoing = o.KeepGoing
-	if err := s.follow(ctx, f, &o); err != nil {
-		return nil, err
-	}
+	s.follow(parent, f, o.Detect)
 	roots, failed, err := s.save(upCtx, path)
 	if err := up.finish(ctx, err); err != nil {
 		return nil, err
@@ -179,17 +188,15 @@ func (v *Vault) openIndex(ctx context.Context, blind bool) (*index, error) {
 	return v.checkIndex(ctx)
 }
 
-// follow has the save use the tree of its parent, if it has one.
-func (s *saver) follow(ctx context.Context, f *fetcher, o *SaveOptions) (err error) {
-	if o.Parent == "" {
-		return nil
+// follow has the save use the tree of its parent, unless that is nil.
+func (s *saver) follow(parent *record, f *fetcher, detect Detect) {
+	if parent == nil {
+		return
 	}
 	if s.compress == CompressAuto {
 		s.compress = CompressZstd
 	}
-	s.fetcher, s.detect = f, o.Detect
-	s.parent, err = s.vault.record(ctx, o.Parent)
-	return err
+	s.parent, s.fetcher, s.detect = parent, f, detect
 }
 
 // save stores what is at path and returns its roots. All chunks are durable then.

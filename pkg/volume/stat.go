@@ -33,7 +33,7 @@ func (v *Vault) Stat(ctx context.Context) (*VaultStat, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := v.indexBeside(ctx, condemned, true)
+	x, err := v.indexBeside(ctx, condemned)
 	if err != nil {
 		return nil, err
 	}

@@ -468,7 +468,7 @@ func (f *fetcher) lists(ctx context.Context, spans []span) ([][]byte, error) {
 	if len(missing) == 0 {
 		return lists, nil
 	}
-	chunks, err := f.read(ctx, missing)
+	chunks, err := f.readNear(ctx, missing)
 	if err != nil {
 		return nil, err
 	}

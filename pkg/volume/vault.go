@@ -115,14 +115,17 @@ func newVault(s store.Store, id string, master []byte) *Vault {
 // Open opens a Vault with whichever of the identities fits. It returns ErrNoVault if the store proves to hold none,
 // ErrWrongKey if no identity fits, ErrDamaged if the config was altered.
 func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vault, error) {
-	data, err := s.Get(ctx, configName, 0, -1)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("opening vault: %w", ErrNoVault)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening vault: %w", err)
-	}
-	objects, err := readKeys(ctx, s)
+	var data []byte
+	var objects []keyObject
+	err := both(ctx, func(ctx context.Context) (err error) {
+		if data, err = s.Get(ctx, configName, 0, -1); errors.Is(err, store.ErrNotFound) {
+			err = ErrNoVault
+		}
+		return err
+	}, func(ctx context.Context) (err error) {
+		objects, err = readKeys(ctx, s)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening vault: %w", err)
 	}
@@ -255,4 +258,12 @@ func each[T any](ctx context.Context, items []T, do func(ctx context.Context, i 
 		return err
 	}
 	return ctx.Err()
+}
+
+// both does two things at once, of which neither needs the other. The error is that of the one that fails first.
+func both(ctx context.Context, a, b func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a(ctx) })
+	g.Go(func() error { return b(ctx) })
+	return g.Wait()
 }

@@ -219,7 +219,7 @@ func (c *verification) run(ctx context.Context) error {
 // openIndex reads the index and holds it against the packs that exist.
 func (c *verification) openIndex(ctx context.Context) error {
 	condemned := map[packID]bool{} // the condemned objects were verified before; to a reader they mean nothing
-	x, err := c.indexBeside(ctx, condemned, true)
+	x, err := c.indexBeside(ctx, condemned)
 	if err != nil {
 		return err
 	}
