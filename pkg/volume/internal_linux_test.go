@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -15,6 +16,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/zeebo/blake3"
 
 	"github.com/lockstep-dr/lockstep/pkg/store/mem"
@@ -509,6 +511,38 @@ func FuzzDocument(f *testing.F) {
 		name, data, err := decodeDocument(b)
 		if err == nil && (name == "" || len(name)+len(data) >= len(b)) || err != nil && !errors.Is(err, ErrDamaged) {
 			t.Errorf("%q, %d bytes, %v", name, len(data), err)
+		}
+	})
+}
+
+func FuzzRecord(f *testing.F) {
+	f.Add([]byte(`{"id":"0123456789abcdef0123456789abcdef","created":"2026-01-02T03:04:05Z","labels":{"a":"b"},"tree":["` + strings.Repeat("0", 64) + `"]}`))
+	b, err := json.Marshal(&record{Snapshot{ID: randomName(), Labels: map[string]string{"a": "b"}}, []Hash{{1}, {2}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, again := &record{}, &record{}
+		if json.Unmarshal(b, r) != nil {
+			return
+		}
+		b, err := json.Marshal(r)
+		if err == nil {
+			err = json.Unmarshal(b, again)
+		}
+		if diff := cmp.Diff(r, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Errorf("%v, (-first +again):\n%s", err, diff)
+		}
+	})
+}
+
+func FuzzCondemned(f *testing.F) {
+	f.Add(encodeCondemned([]packID{{1}, {2}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ids, err := decodeCondemned("condemned/x", b)
+		if err != nil && !errors.Is(err, ErrDamaged) || err == nil && !bytes.Equal(encodeCondemned(ids), b) {
+			t.Errorf("%d packs, %v", len(ids), err)
 		}
 	})
 }
