@@ -24,10 +24,28 @@ type budget struct {
 
 	mu      sync.Mutex
 	saves   int
-	buffers []*buffers // free
-	packs   []*pack    // free
-	made    struct{ buffers, packs int }
+	buffers spares[buffers]
+	packs   spares[pack]
 }
+
+// spares are things that serve again.
+type spares[T any] struct {
+	free []*T
+	made int
+}
+
+// take returns one that is free, or a new one.
+func (s *spares[T]) take() *T {
+	if n := len(s.free); n > 0 {
+		t := s.free[n-1]
+		s.free = s.free[:n-1]
+		return t
+	}
+	s.made++
+	return new(T)
+}
+
+func (s *spares[T]) give(t *T) { s.free = append(s.free, t) }
 
 // buffers are what one needs to read and compress.
 type buffers struct {
@@ -56,7 +74,7 @@ func (b *budget) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.saves--; b.saves == 0 {
-		b.buffers, b.packs = nil, nil
+		b.buffers.free, b.packs.free = nil, nil
 	}
 }
 
@@ -69,19 +87,17 @@ func (b *budget) read(ctx context.Context) *buffers {
 		return nil
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n := len(b.buffers); n > 0 {
-		f := b.buffers[n-1]
-		b.buffers = b.buffers[:n-1]
-		return f
+	f := b.buffers.take()
+	b.mu.Unlock()
+	if f.data == nil {
+		f.data = make([]byte, maxCut+window)
 	}
-	b.made.buffers++
-	return &buffers{data: make([]byte, maxCut+window)}
+	return f
 }
 
 func (b *budget) doneReading(f *buffers) {
 	b.mu.Lock()
-	b.buffers = append(b.buffers, f)
+	b.buffers.give(f)
 	b.mu.Unlock()
 	<-b.reading
 }
@@ -90,13 +106,7 @@ func (b *budget) doneReading(f *buffers) {
 func (b *budget) pack() *pack {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n := len(b.packs); n > 0 {
-		p := b.packs[n-1]
-		b.packs = b.packs[:n-1]
-		return p
-	}
-	b.made.packs++
-	return &pack{}
+	return b.packs.take()
 }
 
 // store waits for a turn to store a pack.
@@ -112,7 +122,7 @@ func (b *budget) store(ctx context.Context) error {
 
 func (b *budget) doneStoring(p *pack) {
 	b.mu.Lock()
-	b.packs = append(b.packs, p)
+	b.packs.give(p)
 	b.mu.Unlock()
 	<-b.storing
 }

@@ -251,7 +251,7 @@ func (f *fetcher) refuse(ctx context.Context, part []planned, damage error) erro
 				return err
 			}
 			if wider != x {
-				x, places = wider, existing(wider, wider.find(f.vault.keys.chunkID(w.digest)))
+				x, places = wider, slices.DeleteFunc(slices.Clone(wider.find(f.vault.keys.chunkID(w.digest))), wider.missing)
 			}
 		}
 		err := error(nil)
@@ -275,11 +275,6 @@ func (f *fetcher) note(w planned) {
 		f.bad = map[string]bool{}
 	}
 	f.bad[w.index.packs[w.at.pack].id.object()] = true
-}
-
-// existing returns the places that are in packs that exist.
-func existing(x *index, places []slot) []slot {
-	return slices.DeleteFunc(slices.Clone(places), func(s slot) bool { return x.packs[s.pack].missing })
 }
 
 // openPiece decrypts, decodes and verifies one chunk.

@@ -110,6 +110,9 @@ type index struct {
 // find returns where a chunk lies, in the order of preference; several places if several packs hold it.
 func (x *index) find(id chunkID) []slot { return x.places.find(id) }
 
+// missing tells whether a place is in a pack that does not exist.
+func (x *index) missing(s slot) bool { return x.packs[s.pack].missing }
+
 // add takes a pack; places are not found before they are sorted.
 func (x *index) add(p described) {
 	off := uint32(headerSize)

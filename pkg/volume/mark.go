@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -67,23 +68,13 @@ func (m *marking) part(d Hash) bool {
 func (m *marking) mark(d Hash) (n int, fresh bool) {
 	id := m.keys.chunkID(d)
 	n, found := m.x.places.number(id)
-	if !found || !m.x.exists(id) {
+	if !slices.ContainsFunc(m.x.find(id), func(s slot) bool { return !m.x.missing(s) }) {
 		m.absent.Store(true)
 	}
 	if !found {
 		return -1, true
 	}
 	return n, m.used.set(n)
-}
-
-// exists tells whether a pack that exists has the chunk.
-func (x *index) exists(id chunkID) bool {
-	for _, s := range x.find(id) {
-		if !x.packs[s.pack].missing {
-			return true
-		}
-	}
-	return false
 }
 
 // snapshot marks all that a snapshot needs.

@@ -394,16 +394,16 @@ func TestBudget(t *testing.T) {
 	}
 	wg.Wait()
 	b := &v.budget
-	if b.made.buffers > readers() || b.made.packs > uploads+2*saves {
-		t.Errorf("%d saves at once made %d buffers and %d packs", saves, b.made.buffers, b.made.packs)
+	if b.buffers.made > readers() || b.packs.made > uploads+2*saves {
+		t.Errorf("%d saves at once made %d buffers and %d packs", saves, b.buffers.made, b.packs.made)
 	}
-	if len(b.reading) != 0 || len(b.storing) != 0 || len(b.buffers) != b.made.buffers || len(b.packs) != b.made.packs {
-		t.Errorf("not all was given back: %+v", b.made)
+	if len(b.reading) != 0 || len(b.storing) != 0 || len(b.buffers.free) != b.buffers.made || len(b.packs.free) != b.packs.made {
+		t.Errorf("not all was given back: %d of %d buffers, %d of %d packs", len(b.buffers.free), b.buffers.made, len(b.packs.free), b.packs.made)
 	}
 	for range saves {
 		b.leave()
 	}
-	if b.buffers != nil || b.packs != nil {
+	if b.buffers.free != nil || b.packs.free != nil {
 		t.Error("buffers are kept though nobody saves")
 	}
 }
