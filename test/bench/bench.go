@@ -174,7 +174,7 @@ func (b *bench) repeat(ctx context.Context, t tool, d madeData, kind string, rou
 	if err := warm(ctx, d.dir); err != nil {
 		return err
 	}
-	r := &repetition{tool: t, round: round, dir: dir, source: d.dir, target: filepath.Join(dir, "target"), store: s, sparse: d.allocated < d.bytes*9/10}
+	r := &repetition{tool: t, round: round, dir: dir, source: d.dir, store: s, sparse: d.allocated < d.bytes*9/10}
 	for _, op := range operations {
 		key := strings.Join([]string{t.name, d.name, kind, op}, "/")
 		if len(t.command(r, op).args) == 0 || op == opLoad && b.given[key] {
@@ -185,9 +185,12 @@ func (b *bench) repeat(ctx context.Context, t tool, d madeData, kind string, rou
 		}
 		res := result{Dataset: d.name, Store: kind, Tool: t.name, Operation: op, Round: round + 1}
 		do := func() error { return b.operate(ctx, r, op, &res) }
-		if op == opEdit {
+		switch op {
+		case opEdit:
 			err = d.edited(d.dir, uint64(round), do)
-		} else {
+		case opLoad:
+			err = b.onVolume(ctx, r, d.bytes, do)
+		default:
 			err = do()
 		}
 		if err != nil {
@@ -229,7 +232,17 @@ func (b *bench) operate(ctx context.Context, r *repetition, op string, res *resu
 	case fault != nil:
 		res.Fault = fault.Error()
 	}
-	return os.RemoveAll(r.target)
+	return nil
+}
+
+// onVolume does what has a target, in a fresh file system.
+func (b *bench) onVolume(ctx context.Context, r *repetition, bytes int64, do func() error) error {
+	v, err := mountVolume(ctx, b.data, r.dir, bytes+bytes/5+gib)
+	if err != nil {
+		return err
+	}
+	r.target = filepath.Join(v.dir, "target")
+	return errors.Join(do(), v.close())
 }
 
 // prepare does what is not measured.

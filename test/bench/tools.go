@@ -75,7 +75,7 @@ func findTools(ctx context.Context, lockstepBin, self string) (tools []tool, mis
 func output(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("running %s: %w", strings.Join(args, " "), err)
+		return "", fmt.Errorf("running %s: %w: %s", strings.Join(args, " "), err, lastLines(string(out), 5))
 	}
 	return strings.TrimSpace(string(out)), nil
 }
