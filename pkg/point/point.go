@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 	"time"
@@ -93,23 +92,31 @@ func Encode(r Record) ([]byte, error) {
 }
 
 // endless matches quantities whose exponent alone would keep Kubernetes' parser busy for minutes.
-var endless = regexp.MustCompile(`^[-+0-9.]+[eE][-+]?[0-9]{3,}$`)
+var endless = regexp.MustCompile(`^"?[-+0-9.]+[eE][-+]?[0-9]{3,}"?$`)
 
+// quantity is one that is not endless.
+type quantity struct{}
+
+func (quantity) UnmarshalJSON(data []byte) error {
+	if endless.Match(data) {
+		return fmt.Errorf("the quantity %s is out of range", data)
+	}
+	return nil
+}
+
+// checkQuantities looks at all quantities of a record before Kubernetes' parser does, and at nothing else: IDs may look like them.
 func checkQuantities(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	for {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		if q := fmt.Sprint(token); endless.MatchString(q) {
-			return fmt.Errorf("%w: the quantity %s is out of range", ErrInvalid, q)
+	var r struct {
+		Volumes []struct {
+			Spec struct {
+				Resources struct{ Requests, Limits map[string]quantity }
+			}
 		}
 	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
 }
 
 // Decode reads a record strictly: an unknown field or version means that this program is too old to understand it, and

@@ -65,6 +65,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no commit", strings.Replace(string(good), "c0ffee", "", 1), "revision.commit is empty"},
 		{"no roots", strings.Replace(string(good), `"contentRoot":"c"`, `"contentRoot":""`, 1), `"shop/data-database-0" is incomplete`},
 		{"an endless quantity", strings.Replace(string(good), `"1Gi"`, `"1e-99999999"`, 1), "out of range"},
+		{"an endless limit that another follows", strings.Replace(string(good), `"resources":{`, `"resources":{"limits":{"a":"1E+999","a":"1"},`, 1), "out of range"},
 		{"an endless number", strings.Replace(string(good), `"1Gi"`, `1e-99999999`, 1), "out of range"},
 		{"cut", string(good[:len(good)/2]), "unexpected end"},
 	}
@@ -104,6 +105,22 @@ func TestNewIDSortsByTime(t *testing.T) {
 	}
 	if point.NewID(at, "ffffffff") >= point.NewID(at.Add(time.Second), "00000000") {
 		t.Error("a later point sorts before an earlier one")
+	}
+}
+
+// IDs and commits are digits with letters among them, and may look like anything.
+func TestEveryIDIsRead(t *testing.T) {
+	for _, uid := range []string{"e8531711", "0e531711", "1234e567", "00000000", "ffffffff"} {
+		r := whole()
+		r.ID = point.NewID(r.Taken, uid)
+		r.Revision.Commit = strings.Repeat("1", 20) + "e" + strings.Repeat("9", 19)
+		data, err := point.Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := point.Decode(data); err != nil || got.ID != r.ID || got.Revision.Commit != r.Revision.Commit {
+			t.Errorf("%q is read as %q, %v", r.ID, got.ID, err)
+		}
 	}
 }
 
