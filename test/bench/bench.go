@@ -189,7 +189,7 @@ func (b *bench) repeat(ctx context.Context, t tool, d madeData, kind string, rou
 		case opEdit:
 			err = d.edited(d.dir, uint64(round), do)
 		case opLoad:
-			err = b.onVolume(ctx, r, d.bytes, do)
+			err = b.onVolume(ctx, r, d, do)
 		default:
 			err = do()
 		}
@@ -236,8 +236,8 @@ func (b *bench) operate(ctx context.Context, r *repetition, op string, res *resu
 }
 
 // onVolume does what has a target, in a fresh file system.
-func (b *bench) onVolume(ctx context.Context, r *repetition, bytes int64, do func() error) error {
-	v, err := mountVolume(ctx, b.data, r.dir, bytes+bytes/5+gib)
+func (b *bench) onVolume(ctx context.Context, r *repetition, d madeData, do func() error) error {
+	v, err := mountVolume(ctx, b.data, r.dir, d.files, max(d.bytes, d.allocated))
 	if err != nil {
 		return err
 	}
