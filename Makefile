@@ -113,7 +113,7 @@ bench: ## Run the benchmarks of the packages.
 	go test -run '^$$' -bench . -benchmem ./pkg/...
 
 .PHONY: bench-engine
-bench-engine: build ## Measure the engine beside restic and kopia (40 minutes; less with BENCH="-only pg -stores local -rounds 2").
+bench-engine: build ## Measure the engine beside restic and kopia (50 minutes; less with BENCH="-only pg -stores local -rounds 2").
 	@missing=; for t in psql:postgresql restic:restic zstd:zstd mkfs.ext4:e2fsprogs; do \
 		command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; done; \
 		[ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; }
