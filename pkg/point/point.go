@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,9 +96,12 @@ func Encode(r Record) ([]byte, error) {
 // endless matches quantities whose exponent alone would keep Kubernetes' parser busy for minutes.
 var endless = regexp.MustCompile(`^[-+0-9.]+[eE][-+]?[0-9]{3,}$`)
 
+// checkQuantities looks into the specs of claims only: elsewhere an ID or a hash may look like such a quantity.
 func checkQuantities(data []byte) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
+	var keys []string // of the objects that are open, the innermost last, and "" for a list
+	var isKey bool    // that the next token in the innermost object is a key
 	for {
 		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
@@ -106,9 +110,24 @@ func checkQuantities(data []byte) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if q := fmt.Sprint(token); endless.MatchString(q) {
-			return fmt.Errorf("%w: the quantity %s is out of range", ErrInvalid, q)
+		switch delimiter, _ := token.(json.Delim); {
+		case delimiter == '{':
+			keys, isKey = append(keys, "{"), true
+			continue
+		case delimiter == '[':
+			keys, isKey = append(keys, ""), false
+			continue
+		case delimiter != 0:
+			keys = keys[:len(keys)-1]
+		case isKey:
+			keys[len(keys)-1], isKey = "{"+fmt.Sprint(token), false
+			continue
+		case slices.ContainsFunc(keys, func(k string) bool { return strings.EqualFold(k, "{spec") }):
+			if q := fmt.Sprint(token); endless.MatchString(q) {
+				return fmt.Errorf("%w: the quantity %s is out of range", ErrInvalid, q)
+			}
 		}
+		isKey = len(keys) > 0 && keys[len(keys)-1] != ""
 	}
 }
 
