@@ -229,35 +229,32 @@ func (x *index) inPlaces(ctx context.Context, root string, places []string, appl
 	return found, nil
 }
 
-// near returns points that come close to a query which none fits: from where its commit is elsewhere, from its directory, of
-// its application, from its repository, and of the whole vault, until there are enough.
+// near returns points that come close to a query which none fits: from where else its commit was, from its directory and of its
+// application, and if there are none from its repository, or any.
 func (x *index) near(ctx context.Context, q match.Query) ([]point.Record, error) {
 	o := order{}
 	if q.Before != nil {
 		o.from = stampOf(*q.Before)
 	}
 	var found []point.Record
-	for _, look := range []func() ([]point.Record, error){
-		func() ([]point.Record, error) {
-			return x.elsewhere(ctx, byCommit(q.Revision.Commit), q.Revision.Commit, order{})
-		},
-		func() ([]point.Record, error) {
-			if q.Revision.Repository == "" {
-				return nil, nil
-			}
-			place := placeOf(q.Revision.Repository, q.Revision.Path)
-			return x.first(ctx, byRepository(q.Revision.Repository), place, q.Application, o, maxNear)
-		},
-		func() ([]point.Record, error) { return x.ofApplication(ctx, q.Application, o, maxNear) },
-		func() ([]point.Record, error) {
+	for _, look := range []struct {
+		enough int
+		at     func() ([]point.Record, error)
+	}{
+		{maxNear, func() ([]point.Record, error) {
+			return x.elsewhere(ctx, byCommit(q.Revision.Commit), q.Revision.Commit, o)
+		}},
+		{maxNear, func() ([]point.Record, error) { return x.ofPlace(ctx, q, o) }},
+		{maxNear, func() ([]point.Record, error) { return x.ofApplication(ctx, q.Application, o, maxNear) }},
+		{1, func() ([]point.Record, error) {
 			return x.elsewhere(ctx, byRepository(q.Revision.Repository), q.Revision.Repository, o)
-		},
-		func() ([]point.Record, error) { return x.latest(ctx, maxNear) },
+		}},
+		{1, func() ([]point.Record, error) { return x.latest(ctx, maxNear) }},
 	} {
-		if len(found) >= maxNear {
+		if len(found) >= look.enough {
 			break
 		}
-		more, err := look()
+		more, err := look.at()
 		if err != nil {
 			return nil, err
 		}
@@ -268,6 +265,14 @@ func (x *index) near(ctx context.Context, q match.Query) ([]point.Record, error)
 		}
 	}
 	return found, nil
+}
+
+// ofPlace returns some records of the directory that is asked of, if one is.
+func (x *index) ofPlace(ctx context.Context, q match.Query, o order) ([]point.Record, error) {
+	if q.Revision.Repository == "" {
+		return nil, nil
+	}
+	return x.first(ctx, byRepository(q.Revision.Repository), placeOf(q.Revision.Repository, q.Revision.Path), q.Application, o, maxNear)
 }
 
 // elsewhere returns a record from each of some places below a root, and none if nothing is asked.
