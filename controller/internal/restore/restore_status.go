@@ -12,8 +12,8 @@ import (
 	"github.com/fluxcd/pkg/runtime/patch"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
@@ -26,10 +26,8 @@ const defaultTimeout = 10 * time.Minute
 // writeStatus patches what changed and says it in events.
 func (r *Reconciler) writeStatus(ctx context.Context, patcher *patch.SerialPatcher, before, restore *v1alpha1.Restore) error {
 	restore.Status.LastHandledReconcileAt = restore.Annotations[v1alpha1.AnnotationReconcileAt]
-	err := patcher.Patch(ctx, restore, patch.WithFieldOwner(v1alpha1.FieldManager), patch.WithStatusObservedGeneration{},
-		patch.WithOwnedConditions{Conditions: []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}})
-	if err != nil {
-		return client.IgnoreNotFound(err)
+	if err := status.Patch(ctx, patcher, restore); err != nil {
+		return err
 	}
 	for _, e := range eventsBetween(before, restore) {
 		r.Recorder.Event(restore, e.kind, e.reason, e.message)
