@@ -146,7 +146,7 @@ func (w *world) reportVolume(v volume, out *v1alpha1.VolumeRestore, now metav1.T
 // stateOf says in words for people where a volume stands.
 func (w *world) stateOf(v volume, g group) (v1alpha1.HydrationState, string) {
 	at, why := v.where(g, w.uid)
-	if failure := w.failure(g); failure != "" && !v.hydrated() {
+	if failure := w.stopped(g); failure != "" && !v.hydrated() {
 		return v1alpha1.HydrationFailed, failure
 	}
 	switch at {
@@ -242,15 +242,12 @@ func conclude(restore *v1alpha1.Restore, w *world, failure error) {
 	}
 }
 
-// outcome names what failed for good, and says whether anything is still under way. The volumes of a group that failed are
-// not: its pod needs all of them.
+// outcome names what people should look after, and says whether anything else is still under way. The volumes of a group that
+// has stopped are not: its pod needs all of them.
 func (w *world) outcome() (failed []string, working bool) {
 	for _, g := range w.groups {
 		reasons := w.blocked(g)
 		failed = append(failed, reasons...)
-		if last := g.last(); last != nil && last.ended.IsZero() {
-			working = true
-		}
 		for _, v := range w.members(g) {
 			at, _ := v.where(g, w.uid)
 			working = working || len(reasons) == 0 && at != stepDone
@@ -262,7 +259,7 @@ func (w *world) outcome() (failed []string, working bool) {
 // blocked says in words why a group will not get all of its data.
 func (w *world) blocked(g group) []string {
 	var reasons []string
-	if failure := w.failure(g); failure != "" {
+	if failure := w.stopped(g); failure != "" {
 		reasons = append(reasons, failure)
 	}
 	for _, v := range w.members(g) {
