@@ -211,7 +211,9 @@ func TestErrors(t *testing.T) {
 			s.repository.manifest = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {namespace: shop, name: settings}\nspec: {template: 1}\n"
 		}, StepRender, nil, []string{"remember"}},
 		{"cluster does not answer", v1alpha1.RestoreFrom{Tag: "v1.0.0"}, func(s *scene) {
-			s.Facts = func(context.Context, match.Choice, []*unstructured.Unstructured) (plan.Facts, error) { return plan.Facts{}, lost }
+			s.Facts = func(context.Context, match.Choice, []*unstructured.Unstructured) (plan.Facts, error) {
+				return plan.Facts{}, lost
+			}
 		}, "", lost, []string{"remember"}},
 	}
 	for _, tt := range tests {
