@@ -15,11 +15,10 @@ import (
 
 // Object is a live object as Decide sees it: who it is and what others wrote on it. Nothing of its content is here.
 type Object struct {
-	Key        object.Key
-	APIVersion string
-	UID        types.UID
-	Labels     map[string]string
-	// Annotations and Labels are those of the live object.
+	Key         object.Key
+	APIVersion  string
+	UID         types.UID
+	Labels      map[string]string
 	Annotations map[string]string
 	Owners      []metav1.OwnerReference
 	Deleting    bool
@@ -108,7 +107,8 @@ type judge struct {
 	byUID map[types.UID]Object
 }
 
-// rules are asked one after another: the first that has a reason has decided. A rule says why, or nothing.
+// rules are asked one after another: the first that has a reason has decided. A rule says why, or nothing. What none of them
+// has a word for is residual.
 var rules = []struct {
 	verdict Verdict
 	why     func(judge, Object) string
@@ -121,7 +121,6 @@ var rules = []struct {
 	{Out, judge.reproducible},
 	{In, judge.irreplaceable},
 	{Out, judge.derived},
-	{In, judge.rest},
 }
 
 func (j judge) decide(o Object) Decision {
@@ -130,7 +129,7 @@ func (j judge) decide(o Object) Decision {
 			return Decision{o.Key, r.verdict, why}
 		}
 	}
-	panic("the last rule always has a reason")
+	return Decision{o.Key, In, j.rest(o)}
 }
 
 // endpoints are those that the control plane finds by a Service's selector. Others were written by hand.
@@ -213,8 +212,15 @@ func tracked(id string, key object.Key) (application string, ok bool) {
 	return application, rest == key.Group+"/"+key.Kind+":"+key.Namespace+"/"+key.Name
 }
 
+// servers are the kinds by which an API server says where it is.
+var servers = []string{"Service", "Endpoints", "EndpointSlice"}
+
 // ephemeral objects come with every cluster and every namespace, or are worth nothing in another one.
 func (j judge) ephemeral(o Object) string {
+	ofServer := o.Key.Namespace == metav1.NamespaceDefault && o.Key.Name == "kubernetes" && slices.Contains(servers, o.Key.Kind)
+	if ofServer || o.Labels["kubernetes.io/bootstrapping"] != "" {
+		return "made by the API server itself"
+	}
 	switch o.Key.GroupKind() {
 	case object.ServiceAccount:
 		if o.Key.Name == "default" {

@@ -87,6 +87,9 @@ func TestDecide(t *testing.T) {
 		{"a tracking id that was copied", thing("Secret", "login", annotation("argocd.argoproj.io/tracking-id", "store:example.org/Postgres:shop/db")), Facts{}, In,
 			"not in Git, and nobody makes it again"},
 
+		{"the API server's own address", thing("Service", "kubernetes", func(o *Object) { o.Key.Namespace = "default" }), Facts{}, Out, "made by the API server itself"},
+		{"a service of that name elsewhere", thing("Service", "kubernetes"), Facts{}, In, "not in Git, and nobody makes it again"},
+		{"a role of the API server", thing("Role.rbac.authorization.k8s.io", "r", label("kubernetes.io/bootstrapping", "rbac-defaults")), Facts{}, Out, "made by the API server itself"},
 		{"the default account", thing("ServiceAccount", "default"), Facts{}, Out, "comes with every namespace"},
 		{"another account", thing("ServiceAccount", "web"), Facts{}, In, "not in Git, and nobody makes it again"},
 		{"the cluster's CA", thing("ConfigMap", "kube-root-ca.crt"), Facts{}, Out, "put into every namespace by the control plane"},

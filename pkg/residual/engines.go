@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,12 +47,12 @@ func (s *survey) engines(ctx context.Context) error {
 			instances[name] = true
 		}
 	}
-	for name := range kustomizations {
+	for _, name := range slices.SortedFunc(maps.Keys(kustomizations), object.Name.Compare) {
 		if err := s.bring(ctx, kustomization, name, s.kustomization); err != nil {
 			return err
 		}
 	}
-	for name := range releases {
+	for _, name := range slices.SortedFunc(maps.Keys(releases), object.Name.Compare) {
 		if err := s.bring(ctx, helmReleases, name, s.release); err != nil {
 			return err
 		}
@@ -165,7 +167,11 @@ func (s *survey) release(ctx context.Context, u *unstructured.Unstructured) erro
 	version, _ := newest["version"].(int64)
 	secret := &corev1.Secret{}
 	key := client.ObjectKey{Namespace: storage, Name: fmt.Sprintf("sh.helm.release.v1.%s.v%d", name, version)}
-	if err := s.Get(ctx, key, secret); err != nil {
+	err := s.Get(ctx, key, secret)
+	if apierrors.IsNotFound(err) {
+		return nil // the release is gone: it brings nothing
+	}
+	if err != nil {
 		return fmt.Errorf("reading the storage of %s: %w", by, err)
 	}
 	keys, err := releaseObjects(secret.Data["release"])

@@ -155,12 +155,15 @@ func conceal(err error) error {
 // look asks the cluster what Plan must know.
 func look(ctx context.Context, c client.Client, s Set) (Target, error) {
 	t := Target{map[object.Key]bool{}, map[schema.GroupVersionKind]bool{}, map[string]bool{}}
-	for _, namespace := range s.Namespaces() {
-		err := c.Get(ctx, client.ObjectKey{Name: namespace}, &corev1.Namespace{})
-		if client.IgnoreNotFound(err) != nil {
-			return t, fmt.Errorf("reading namespace %q: %w", namespace, err)
+	for _, key := range s.Keys() {
+		if _, asked := t.Namespaces[key.Namespace]; asked {
+			continue
 		}
-		t.Namespaces[namespace] = err == nil
+		err := c.Get(ctx, client.ObjectKey{Name: key.Namespace}, &corev1.Namespace{})
+		if client.IgnoreNotFound(err) != nil {
+			return t, fmt.Errorf("reading namespace %q: %w", key.Namespace, err)
+		}
+		t.Namespaces[key.Namespace] = err == nil
 	}
 	for key, o := range s.all() {
 		gvk := o.GetObjectKind().GroupVersionKind()

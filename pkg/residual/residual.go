@@ -142,14 +142,14 @@ func (s Set) check() error {
 // Empty tells whether nothing is residual.
 func (s Set) Empty() bool { return len(s.Secrets)+len(s.Objects) == 0 }
 
-// Namespaces are those of the objects, sorted.
-func (s Set) Namespaces() []string {
-	var out []string
+// Keys are those of the objects, sorted.
+func (s Set) Keys() []object.Key {
+	keys := make([]object.Key, 0, len(s.Secrets)+len(s.Objects))
 	for key := range s.all() {
-		out = append(out, key.Namespace)
+		keys = append(keys, key)
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.SortFunc(keys, object.Key.Compare)
+	return keys
 }
 
 // Without is the set less what others bring: with the objects of the commit that is replayed, what Git has come to hold.

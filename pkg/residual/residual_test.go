@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -234,6 +235,9 @@ func TestSurveyWithHelm(t *testing.T) {
 	if diff := cmp.Diff(want, verdicts(t, cluster(t, helmShop, store), full())); diff != "" {
 		t.Errorf("decisions (-want +got):\n%s", diff)
 	}
+	if got := verdicts(t, cluster(t, helmShop), full()); !slices.Contains(got, "in Service shop/web: bears the label of HelmRelease shop/web, which does not bring it") {
+		t.Errorf("a release without storage brings something: %s", got)
+	}
 	store.Data["release"] = []byte("SECRET")
 	_, err := residual.Survey(t.Context(), cluster(t, helmShop, store), full())
 	if err == nil || strings.Contains(err.Error(), "SECRET") {
@@ -385,7 +389,7 @@ func TestTooLarge(t *testing.T) {
 		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name)},
 			Data: map[string]string{"k": strings.Repeat("x", n)}}
 	}
-	a, b := big("a", residual.MaxDocument/2), big("b", residual.MaxDocument*2/3)
+	a, b := big("a", 1), big("b", residual.MaxDocument)
 	_, err := residual.CaptureAll(t.Context(), cluster(t, "", a, b), full())
 	var size *residual.SizeError
 	if !errors.As(err, &size) || size.Largest.Name != "b" {
@@ -417,8 +421,13 @@ func TestCaptureAndReplay(t *testing.T) {
 	if set, err = residual.Decode(data); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"shop"}, set.Namespaces()); diff != "" || set.Empty() {
-		t.Errorf("namespaces %v", set.Namespaces())
+	var kept []string
+	for _, key := range set.Keys() {
+		kept = append(kept, key.String())
+	}
+	want := []string{"ConfigMap shop/by-hand", "Postgres.example.org shop/by-hand", "Secret shop/login", "ServiceAccount shop/zed"}
+	if diff := cmp.Diff(want, kept); diff != "" || set.Empty() {
+		t.Errorf("kept (-want +got):\n%s", diff)
 	}
 
 	target := cluster(t, `
@@ -437,12 +446,12 @@ func TestCaptureAndReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := func(kind, name string) object.Key { return object.Key{Kind: kind, Namespace: "shop", Name: name} }
-	want := []residual.Step{
+	plan := []residual.Step{
 		{Key: key("ServiceAccount", "zed"), Action: residual.Create},
 		{Key: key("Secret", "login"), Action: residual.Create},
 		{Key: key("ConfigMap", "by-hand"), Action: residual.Leave, Reason: "it is there"},
 	}
-	if diff := cmp.Diff(want, steps); diff != "" {
+	if diff := cmp.Diff(plan, steps); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 	if _, err := residual.ReplayWorkloads(t.Context(), watched, set, "the-point"); err != nil {
