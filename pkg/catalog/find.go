@@ -89,39 +89,41 @@ func (x *index) named(ctx context.Context, q match.Query) ([]point.Record, error
 	if err != nil && !errors.Is(err, ErrPointNotFound) {
 		return nil, err
 	}
-	ids, err := x.withPrefix(ctx, q.PointID, maxNamed+1)
+	ids, err := x.ids(ctx, q.PointID, maxNamed+1, byID)
 	if err != nil {
 		return nil, err
 	}
 	if len(ids) > maxNamed {
-		return nil, &match.AmbiguousError{Wanted: q.String(), Points: ids[:maxNamed], More: true}
+		ids = ids[:maxNamed]
+		slices.Sort(ids)
+		return nil, &match.AmbiguousError{Wanted: q.String(), Points: ids, More: true}
 	}
 	return x.read(ctx, ids, q.Application)
 }
 
-// withPrefix returns up to n IDs that begin with prefix, sorted.
-func (x *index) withPrefix(ctx context.Context, prefix string, n int) ([]string, error) {
-	var ids []string
-	months, err := x.beginning(ctx, prefix, byID)
-	for i := 0; i < len(months) && err == nil && len(ids) < n; i++ {
-		var days []string
-		days, err = x.beginning(ctx, prefix, byID, months[i])
-		for j := 0; j < len(days) && err == nil && len(ids) < n; j++ {
-			var more []string
-			more, err = x.beginning(ctx, prefix, byID, months[i], days[j])
-			ids = append(ids, more...)
+// ids returns the last n IDs below a node that begin with prefix, the last first.
+func (x *index) ids(ctx context.Context, prefix string, n int, way ...string) ([]string, error) {
+	names, err := x.below(ctx, way...)
+	if err != nil {
+		return nil, err
+	}
+	isID := len(way) == idSteps-1
+	var found []string
+	for _, name := range slices.Backward(names) {
+		switch {
+		case len(found) >= n:
+			return found, nil
+		case isID && strings.HasPrefix(name, prefix):
+			found = append(found, name)
+		case !isID && (strings.HasPrefix(name, prefix) || strings.HasPrefix(prefix, name)):
+			more, err := x.ids(ctx, prefix, n-len(found), append(slices.Clone(way), name)...)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, more...)
 		}
 	}
-	return ids[:min(n, len(ids))], err
-}
-
-// beginning returns the names below a node that begin with prefix, or that it begins with.
-func (x *index) beginning(ctx context.Context, prefix string, way ...string) ([]string, error) {
-	names, err := x.below(ctx, way...)
-	leaf := len(way) == len([]string{byID, "month", "day"})
-	return slices.DeleteFunc(names, func(n string) bool {
-		return !strings.HasPrefix(n, prefix) && (leaf || !strings.HasPrefix(prefix, n))
-	}), err
+	return found, nil
 }
 
 // read returns the records with these IDs that exist and are of the application, or of any if that is empty.
@@ -249,7 +251,7 @@ func (x *index) near(ctx context.Context, q match.Query) ([]point.Record, error)
 		{1, func() ([]point.Record, error) {
 			return x.elsewhere(ctx, byRepository(q.Revision.Repository), q.Revision.Repository, o)
 		}},
-		{1, func() ([]point.Record, error) { return x.latest(ctx, maxNear) }},
+		{1, func() ([]point.Record, error) { return x.latest(ctx) }},
 	} {
 		if len(found) >= look.enough {
 			break
@@ -287,21 +289,16 @@ func (x *index) elsewhere(ctx context.Context, root, asked string, o order) ([]p
 	return x.inPlaces(ctx, root, places[:min(maxNear, len(places))], "", o, 1)
 }
 
-// latest returns the last n records of the whole vault.
-func (x *index) latest(ctx context.Context, n int) ([]point.Record, error) {
-	var found []point.Record
-	months, err := x.below(ctx, byID)
-	for i := len(months) - 1; i >= 0 && err == nil && len(found) < n; i-- {
-		var days []string
-		days, err = x.below(ctx, byID, months[i])
-		for j := len(days) - 1; j >= 0 && err == nil && len(found) < n; j-- {
-			var ids []string
-			if ids, err = x.below(ctx, byID, months[i], days[j]); err == nil {
-				var more []point.Record
-				more, err = x.read(ctx, ids[max(0, len(ids)-n):], "")
-				found = append(found, more...)
-			}
+// latest returns some of the last records of the whole vault: none only if it has none.
+func (x *index) latest(ctx context.Context) ([]point.Record, error) {
+	for n := maxNear; ; n *= 4 {
+		ids, err := x.ids(ctx, "", n, byID)
+		if err != nil {
+			return nil, err
+		}
+		found, err := x.read(ctx, ids, "")
+		if err != nil || len(found) > 0 || len(ids) < n {
+			return found, err
 		}
 	}
-	return found, err
 }

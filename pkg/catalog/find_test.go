@@ -35,8 +35,15 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	l := &lab{t: t, memory: mem.New()}
-	l.store = storetest.NewFaulty(l.memory)
+	memory := mem.New()
+	l := newLabOn(t, memory)
+	l.memory = memory
+	return l
+}
+
+func newLabOn(t testing.TB, s store.Store) *lab {
+	t.Helper()
+	l := &lab{t: t, store: storetest.NewFaulty(s)}
 	var err error
 	if l.key, err = age.GenerateX25519Identity(); err != nil {
 		t.Fatal(err)
@@ -298,6 +305,32 @@ func TestANameWithoutItsRecordIsIgnored(t *testing.T) {
 	}
 }
 
+// TestAVaultOfUnfinishedPointsIsEmpty tells a vault without any record from one that has others.
+func TestAVaultOfUnfinishedPointsIsEmpty(t *testing.T) {
+	l := newLab(t)
+	target := numbered(1, "shop/shop", "deploy", start, 1, 1)
+	for n := range 10 {
+		l.store.SetFaults(storetest.On(storetest.Put, "documents/point/", storetest.Fault{Err: store.ErrUnavailable}))
+		_ = catalog.Put(t.Context(), l.vault, numbered(10+n, "shop/shop", "deploy", start.Add(time.Duration(n+1)*time.Hour), 1, 1))
+		l.store.SetFaults(nil)
+	}
+	for name, q := range questions(target) {
+		_, err := catalog.Find(t.Context(), l.vault, q, nil)
+		if !isAbsent(err) || !strings.HasSuffix(err.Error(), "holds no point at all") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	l.put(numbered(2, "x/y", "elsewhere", start, 7, 7))
+	for name, q := range questions(target) {
+		if name == "beginning of an ID" {
+			continue // it is the beginning of that of the other, too
+		}
+		if _, err := catalog.Find(t.Context(), l.vault, q, nil); !isAbsent(err) || strings.Contains(err.Error(), "no point at all") {
+			t.Errorf("%s, beside another point: got %v", name, err)
+		}
+	}
+}
+
 // TestFindKnowsOrFails makes each request fail in turn: that something is not there is never concluded from it.
 func TestFindKnowsOrFails(t *testing.T) {
 	target := numbered(1, "shop/shop", "deploy", start, 1, 1)
@@ -441,7 +474,7 @@ func TestManyPointsWithOnePrefix(t *testing.T) {
 	}
 	_, err := catalog.Find(t.Context(), l.vault, match.Query{PointID: "2026"}, nil)
 	ambiguous := (*match.AmbiguousError)(nil)
-	if !errors.As(err, &ambiguous) || !strings.Contains(err.Error(), `point "2026" fits more than 100 points: 20260130-220000-00000000, `) {
+	if !errors.As(err, &ambiguous) || !strings.Contains(err.Error(), `point "2026" fits more than 100 points: 20260130-222000-00000014, `) {
 		t.Errorf("got %v", err)
 	}
 	if c, err := catalog.Find(t.Context(), l.vault, match.Query{PointID: "20260130-2359"}, nil); err != nil || c.Record.ID != "20260130-235900-00000077" {

@@ -9,8 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,7 +25,7 @@ import (
 //	"tree <tree>"          / place / application / month / day / moment and ID
 //	"repository <address>" / place / application / month / day / moment and ID
 //	"application <name>"   / place / application / month / day / moment and ID
-//	"id" / first 6 digits / first 8 digits / ID
+//	"id" / its month / its day / its hour / ID
 //
 // All of it is written before the record: a record implies its names, and a name whose record does not exist is of a point that was
 // never finished.
@@ -40,11 +38,11 @@ const (
 	// nodeKind is how the kinds of nodes begin.
 	nodeKind = "point-"
 	// stamp gives moments the order of time when sorted as text. The first 7 and the first 10 bytes are month and day.
-	stamp          = "2006-01-02T15:04:05.000000000Z"
-	month, day     = len("2006-01"), len("2006-01-02")
-	parallel       = 8
-	secretLength   = 32
-	idMonth, idDay = len("200601"), len("20060102")
+	stamp                  = "2006-01-02T15:04:05.000000000Z"
+	month, day             = len("2006-01"), len("2006-01-02")
+	parallel               = 8
+	secretLength           = 32
+	idMonth, idDay, idHour = len("200601"), len("20060102"), len("20060102-15")
 )
 
 // index is the index of one vault.
@@ -180,7 +178,7 @@ func (x *index) below(ctx context.Context, way ...string) ([]string, error) {
 func ways(r point.Record) [][]string {
 	place, taken := placeOf(r.Revision.Repository, r.Revision.Path), stampOf(r.Taken)
 	rest := []string{place, r.Application, taken[:month], taken[:day], taken + " " + r.ID}
-	all := [][]string{{byID, head(r.ID, idMonth), head(r.ID, idDay), r.ID}}
+	all := [][]string{{byID, head(r.ID, idMonth), head(r.ID, idDay), head(r.ID, idHour), r.ID}}
 	for _, root := range []string{
 		byCommit(r.Revision.Commit), byTree(r.Revision.Tree), byRepository(r.Revision.Repository), byApplication(r.Application),
 	} {
@@ -189,7 +187,11 @@ func ways(r point.Record) [][]string {
 	return all
 }
 
-const byID = "id"
+const (
+	byID = "id"
+	// idSteps is the length of a way by ID.
+	idSteps = len([...]string{byID, "month", "day", "hour", "ID"})
+)
 
 func byCommit(commit string) string   { return "commit " + commit }
 func byTree(tree string) string       { return "tree " + tree }
@@ -219,96 +221,4 @@ func each(ctx context.Context, n int, do func(ctx context.Context, i int) error)
 		return err
 	}
 	return ctx.Err()
-}
-
-// follow returns up to n records whose names are below a way, in the order of their data. A name without a record, or with one
-// that says something else, is of a point that was never finished.
-func (x *index) follow(ctx context.Context, way []string, o order, n int) ([]point.Record, error) {
-	months, err := x.ordered(ctx, o, month, way...)
-	var found []point.Record
-	for i := 0; i < len(months) && err == nil && len(found) < n; i++ {
-		var days []string
-		days, err = x.ordered(ctx, o, day, append(slices.Clone(way), months[i])...)
-		for j := 0; j < len(days) && err == nil && len(found) < n; j++ {
-			var more []point.Record
-			more, err = x.ofDay(ctx, append(slices.Clone(way), months[i], days[j]), o, n-len(found))
-			found = append(found, more...)
-		}
-	}
-	return found, err
-}
-
-// ofDay is follow for a single day.
-func (x *index) ofDay(ctx context.Context, way []string, o order, n int) ([]point.Record, error) {
-	moments, err := x.ordered(ctx, o, len(stamp), way...)
-	if err != nil {
-		return nil, err
-	}
-	var found []point.Record
-	// The first is most probably there; what comes after it is asked for more and more at a time.
-	for size := n; len(moments) > 0 && len(found) < n; size *= 2 {
-		batch := moments[:min(size, len(moments))]
-		moments = moments[len(batch):]
-		records := make([]*point.Record, len(batch))
-		err := each(ctx, len(batch), func(ctx context.Context, i int) error {
-			var err error
-			records[i], err = x.record(ctx, append(slices.Clone(way), batch[i]))
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range records {
-			if r != nil && len(found) < n {
-				found = append(found, *r)
-			}
-		}
-	}
-	return found, nil
-}
-
-// record returns the record at the end of a way, or nil if there is none that is to be found there.
-func (x *index) record(ctx context.Context, way []string) (*point.Record, error) {
-	last := way[len(way)-1]
-	r, err := Get(ctx, x.vault, last[strings.LastIndexByte(last, ' ')+1:])
-	if errors.Is(err, ErrPointNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !slices.ContainsFunc(ways(r), func(w []string) bool { return slices.Equal(w, way) }) {
-		return nil, nil
-	}
-	return &r, nil
-}
-
-// order says which records come first: the newest before a moment, or the oldest from a moment on. The zero value is the
-// newest of all.
-type order struct {
-	before, from string
-}
-
-// ordered returns the names below a node that o may want, in its order. Of each name the first bytes count.
-func (x *index) ordered(ctx context.Context, o order, bytes int, way ...string) ([]string, error) {
-	names, err := x.below(ctx, way...)
-	if err != nil {
-		return nil, err
-	}
-	names = slices.DeleteFunc(names, func(n string) bool {
-		at := head(n, bytes)
-		switch {
-		case o.from != "":
-			return at < head(o.from, bytes)
-		case o.before != "" && bytes == len(stamp):
-			return at >= o.before
-		case o.before != "":
-			return at > head(o.before, bytes)
-		}
-		return false
-	})
-	if o.from == "" {
-		slices.Reverse(names)
-	}
-	return names, nil
 }
