@@ -1,4 +1,5 @@
-// Package catalog keeps the records of restore points, and the residual objects that go with them, in a vault.
+// Package catalog keeps the records of restore points, and the residual objects that go with them, in a vault, and finds
+// them there.
 package catalog
 
 import (
@@ -19,14 +20,22 @@ var ErrPointNotFound = errors.New("restore point not found")
 // ErrConflict says that another record stands under the same ID.
 var ErrConflict = errors.New("another restore point has this id")
 
-// Put writes a record, durable on return, and reads it back. Writing the same record again changes nothing; a different one under
-// the same ID is refused with ErrConflict.
+// Put writes a record, durable on return, and reads it back, after it was put into the index, by which Find finds it. Writing the
+// same record again changes nothing; a different one under the same ID is refused with ErrConflict. The first record of a vault that
+// has records but no index has those indexed before.
 func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 	data, err := point.Encode(r)
 	if err != nil {
 		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
 	}
-	if err := putOnce(ctx, v, point.DocumentKind, r.ID, data); err != nil {
+	x, err := startIndex(ctx, v)
+	if err == nil {
+		_, err = x.add(ctx, r)
+	}
+	if err != nil {
+		return fmt.Errorf("indexing restore point %q: %w", r.ID, err)
+	}
+	if _, err := putOnce(ctx, v, point.DocumentKind, r.ID, data); err != nil {
 		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
 	}
 	return nil
@@ -34,7 +43,7 @@ func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 
 // PutResidual writes the residual objects of a point under its ID, durable on return, in the same way as Put.
 func PutResidual(ctx context.Context, v *volume.Vault, id string, data []byte) error {
-	if err := putOnce(ctx, v, point.ResidualKind, id, data); err != nil {
+	if _, err := putOnce(ctx, v, point.ResidualKind, id, data); err != nil {
 		return fmt.Errorf("writing residual of restore point %q: %w", id, err)
 	}
 	return nil
@@ -99,17 +108,19 @@ func decode(d volume.Document) (point.Record, error) {
 	return r, nil
 }
 
-// putOnce writes a document and reads it back: what the store acknowledged and does not give back is not durable.
-func putOnce(ctx context.Context, v *volume.Vault, kind, name string, data []byte) error {
-	if err := v.PutDocument(ctx, kind, name, data); err != nil && !errors.Is(err, volume.ErrDocumentExists) {
-		return err
+// putOnce writes a document and reads it back: what the store acknowledged and does not give back is not durable. It says
+// whether there was none before.
+func putOnce(ctx context.Context, v *volume.Vault, kind, name string, data []byte) (bool, error) {
+	err := v.PutDocument(ctx, kind, name, data)
+	if err != nil && !errors.Is(err, volume.ErrDocumentExists) {
+		return false, err
 	}
-	d, err := v.Document(ctx, kind, name)
-	if err != nil {
-		return err
+	d, readErr := v.Document(ctx, kind, name)
+	if readErr != nil {
+		return false, readErr
 	}
 	if !bytes.Equal(d.Data, data) {
-		return ErrConflict
+		return false, ErrConflict
 	}
-	return nil
+	return err == nil, nil
 }

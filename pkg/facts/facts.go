@@ -4,6 +4,8 @@ package facts
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -45,7 +47,31 @@ func Read(ctx context.Context, c client.Reader, mapper meta.RESTMapper, choice m
 			return found, err
 		}
 	}
+	if err := restoreFacts(ctx, c, found.Claims); err != nil {
+		return found, err
+	}
 	return found, classFacts(ctx, c, found.StorageClasses)
+}
+
+// restoreFacts finds the Restores that have reserved claims.
+func restoreFacts(ctx context.Context, c client.Reader, claims map[object.Name]plan.ClaimFact) error {
+	reserved := func(fact plan.ClaimFact) bool { return fact.RestoreUID != "" }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(claims)), reserved) {
+		return nil
+	}
+	var restores v1alpha1.RestoreList
+	if err := c.List(ctx, &restores); err != nil && !meta.IsNoMatchError(err) {
+		return fmt.Errorf("listing restores: %w", err)
+	}
+	for name, fact := range claims {
+		for _, r := range restores.Items {
+			if reserved(fact) && string(r.UID) == fact.RestoreUID {
+				fact.Restore = object.Name{Namespace: r.Namespace, Name: r.Name}
+				claims[name] = fact
+			}
+		}
+	}
+	return nil
 }
 
 func kindFact(mapper meta.RESTMapper, gvk schema.GroupVersionKind, kinds map[schema.GroupKind]plan.KindFact) error {

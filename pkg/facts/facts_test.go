@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,6 +43,15 @@ func mapper() meta.RESTMapper {
 	return m
 }
 
+func newScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	s := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(s), v1alpha1.AddToScheme(s)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func existing() []client.Object {
 	class, wait := "fast", storagev1.VolumeBindingWaitForFirstConsumer
 	return []client.Object{
@@ -54,13 +64,16 @@ func existing() []client.Object {
 			Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
 		},
 		&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "of-no-concern"}},
+		&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "gone", Name: "data", Labels: map[string]string{v1alpha1.LabelRestore: "deleted"}}},
+		&v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "first", UID: "uid"}},
+		&v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "second", UID: "another"}},
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: "p", VolumeBindingMode: &wait},
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "slow", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}, Provisioner: "q"},
 	}
 }
 
 func TestRead(t *testing.T) {
-	c := fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(existing()...).Build()
+	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(existing()...).Build()
 	choice := match.Choice{Record: point.Record{Volumes: []point.Volume{{Namespace: "shop", Claim: "data"}, {Namespace: "gone", Claim: "data"}}}}
 	objects := []*unstructured.Unstructured{
 		rendered("v1", "PersistentVolumeClaim", "shop", "empty"), rendered("v1", "Namespace", "", "shop"), rendered("example.org/v1", "Banner", "shop", "sale"),
@@ -71,7 +84,8 @@ func TestRead(t *testing.T) {
 	}
 	want := plan.Facts{
 		Claims: map[object.Name]plan.ClaimFact{
-			{Namespace: "shop", Name: "data"}: {Phase: corev1.ClaimBound, VolumeName: "pv", RestoreUID: "uid", StorageClass: "fast", Request: 1 << 30},
+			{Namespace: "shop", Name: "data"}: {Phase: corev1.ClaimBound, VolumeName: "pv", RestoreUID: "uid", Restore: object.Name{Namespace: "shop", Name: "first"}, StorageClass: "fast", Request: 1 << 30},
+			{Namespace: "gone", Name: "data"}: {RestoreUID: "deleted"},
 		},
 		StorageClasses: map[string]plan.ClassFact{"fast": {Provisioner: "p", WaitForFirstConsumer: true}, "slow": {Provisioner: "q", Default: true}},
 		Namespaces:     map[string]bool{"shop": true, "gone": false},
@@ -84,11 +98,31 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadWithoutRestores: a cluster that knows nothing of Lockstep has no Restores either; one that does not answer may.
+func TestReadWithoutRestores(t *testing.T) {
+	choice := match.Choice{Record: point.Record{Volumes: []point.Volume{{Namespace: "shop", Claim: "data"}}}}
+	silent := errors.New("no answer")
+	for _, answer := range []error{&meta.NoKindMatchError{}, silent} {
+		c := interceptor.NewClient(fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(existing()...).Build(), interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+				if _, ok := list.(*v1alpha1.RestoreList); ok {
+					return answer
+				}
+				return c.List(ctx, list, opts...)
+			},
+		})
+		got, err := facts.Read(t.Context(), c, mapper(), choice, nil)
+		if errors.Is(answer, silent) != errors.Is(err, silent) || err == nil && got.Claims[object.Name{Namespace: "shop", Name: "data"}].Restore != (object.Name{}) {
+			t.Errorf("%v: got %+v, %v", answer, got.Claims, err)
+		}
+	}
+}
+
 // TestReadFailsClosed: what could not be read is an error, never an absent claim.
 func TestReadFailsClosed(t *testing.T) {
 	silent := errors.New("no answer")
 	for _, namespaces := range []bool{true, false} {
-		c := interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme.Scheme).Build(), interceptor.Funcs{
+		c := interceptor.NewClient(fake.NewClientBuilder().WithScheme(newScheme(t)).Build(), interceptor.Funcs{
 			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 				if _, ok := o.(*corev1.Namespace); ok == namespaces {
 					return silent

@@ -32,7 +32,7 @@ func (r *Repository) find(ctx context.Context, ref Ref) (plumbing.Hash, error) {
 	case len(ref.Commit) == hashLength:
 		return plumbing.NewHash(ref.Commit), r.ensure(ctx, plumbing.NewHash(ref.Commit))
 	case len(ref.Commit) > hashLength:
-		return plumbing.ZeroHash, fmt.Errorf("%w: repositories with SHA-256 names cannot be read yet", ErrUnreachable)
+		return plumbing.ZeroHash, errSHA256
 	}
 	return r.findPrefix(ctx, ref.Commit)
 }

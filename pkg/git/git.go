@@ -35,12 +35,16 @@ var (
 	ErrRefNotFound = errors.New("not in the repository")
 	// ErrAmbiguous: a short commit name fits several commits.
 	ErrAmbiguous = errors.New("ambiguous commit")
+	// ErrUnsupported: the repository is of a kind that cannot be read yet, or a commit's name is of one. Nothing is proven.
+	ErrUnsupported = errors.New("not supported yet")
 	// ErrPathNotFound: the commit has no directory at the path.
 	ErrPathNotFound = errors.New("path not in the commit")
 	// ErrUnsafe: the commit's files cannot be written faithfully and safely: a link out of the repository, a submodule
 	// inside the path, or more than the limits allow.
 	ErrUnsafe = errors.New("commit cannot be written out")
 )
+
+var errSHA256 = fmt.Errorf("repositories with SHA-256 object names: %w", ErrUnsupported)
 
 // Auth is what a repository asks for. The zero value uses nothing for HTTP, and for SSH the agent and the
 // known hosts of the user.
@@ -124,6 +128,9 @@ func (r *Repository) openLocal(dir string) error {
 	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
 	if errors.Is(err, git.ErrRepositoryNotExists) {
 		repo, err = git.PlainOpen(dir) // a bare one
+	}
+	if errors.Is(err, git.ErrUnknownExtension) && strings.Contains(err.Error(), "objectformat") {
+		return fmt.Errorf("opening %q: %w", dir, errSHA256)
 	}
 	if err != nil {
 		return fmt.Errorf("opening %q: %w: %w", dir, ErrUnreachable, err)

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/plumbing/transport/ssh"
@@ -42,6 +44,7 @@ var (
 // remote is how to reach a repository, and where what is fetched is kept.
 type remote struct {
 	url     string
+	ssh     bool
 	auth    transport.AuthMethod
 	ca      []byte
 	timeout time.Duration
@@ -70,6 +73,7 @@ func newRemote(location string, o Options) (_ *remote, err error) {
 		r.auth = httpAuth(endpoint, o.Auth)
 		endpoint.User, endpoint.Password = "", "" // so that no error can show them
 	case "ssh":
+		r.ssh = true
 		r.auth, err = sshAuth(endpoint, o.Auth, dir)
 		endpoint.Password = ""
 	default:
@@ -126,11 +130,37 @@ func (r *Repository) fetch(ctx context.Context, depth int, specs ...config.RefSp
 	if r.store == nil {
 		r.store = r.newStore("shallow")
 	}
+	if r.remote.whole {
+		depth = 0 // or what is whole would become shallow
+	}
+	return r.ask(ctx, func(ctx context.Context, via transport.ProxyOptions) error {
+		return r.connection().FetchContext(ctx, &git.FetchOptions{
+			RefSpecs: specs, Depth: depth, Tags: git.NoTags, Force: true, Auth: r.remote.auth, CABundle: r.remote.ca, ProxyOptions: via,
+		})
+	})
+}
+
+// ask lets do speak with the repository, until it is done, the time for a request is over, or the context ends.
+func (r *Repository) ask(ctx context.Context, do func(context.Context, transport.ProxyOptions) error) error {
 	ctx, cancel := context.WithTimeout(ctx, r.remote.timeout)
 	defer cancel()
-	return explain(r.connection().FetchContext(ctx, &git.FetchOptions{
-		RefSpecs: specs, Depth: depth, Tags: git.NoTags, Force: true, Auth: r.remote.auth, CABundle: r.remote.ca,
-	}))
+	if !r.remote.ssh {
+		return explain(do(ctx, transport.ProxyOptions{}))
+	}
+	t, err := openTunnel(ctx)
+	if err != nil {
+		return explain(err)
+	}
+	err = do(ctx, transport.ProxyOptions{URL: t.url()})
+	t.close()
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case t.failure != nil:
+		err = t.failure
+	}
+	return explain(err)
 }
 
 // fetchAll brings all branches and tags with their history, into a store of its own: go-git does not reliably
@@ -184,10 +214,12 @@ func (r *Repository) list(ctx context.Context) ([]*plumbing.Reference, error) {
 		})
 		return refs, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.remote.timeout)
-	defer cancel()
-	refs, err := r.connection().ListContext(ctx, &git.ListOptions{Auth: r.remote.auth, CABundle: r.remote.ca})
-	if err = explain(err); errors.Is(err, errNoSuchRef) {
+	var refs []*plumbing.Reference
+	err := r.ask(ctx, func(ctx context.Context, via transport.ProxyOptions) (err error) {
+		refs, err = r.connection().ListContext(ctx, &git.ListOptions{Auth: r.remote.auth, CABundle: r.remote.ca, ProxyOptions: via})
+		return err
+	})
+	if errors.Is(err, errNoSuchRef) {
 		return nil, nil
 	}
 	return refs, err
@@ -232,15 +264,18 @@ func (r *Repository) newStore(name string) *filesystem.Storage {
 	})
 }
 
-// explain sorts what go-git answers: nil, errNoSuchRef, ErrUnsafe, and all else ErrUnreachable.
+// explain sorts what go-git answers: nil, errNoSuchRef, ErrUnsafe, ErrUnsupported, and all else ErrUnreachable.
 func explain(err error) error {
 	var noMatch git.NoMatchingRefSpecError
 	var rejected *url.Error
+	var unexpected *packp.ErrUnexpectedData
 	switch {
 	case err == nil, errors.Is(err, git.NoErrAlreadyUpToDate):
 		return nil
 	case errors.As(err, &noMatch), errors.Is(err, transport.ErrEmptyRemoteRepository):
 		return errNoSuchRef
+	case errors.As(err, &unexpected) && bytes.Contains(unexpected.Data, []byte("object-format=sha256")):
+		return errSHA256
 	case errors.Is(err, errTooLarge):
 		return fmt.Errorf("%w: %w", ErrUnsafe, errTooLarge)
 	case errors.Is(err, transport.ErrAuthenticationRequired):

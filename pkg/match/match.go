@@ -1,12 +1,12 @@
-// Package match finds the restore point that belongs to a revision. It is pure: the records are all that a vault
-// holds, read before, and every answer is either a point, a proof that there is none, or a question back.
+// Package match finds the restore point that belongs to a revision. It is pure: what the vault and Git say comes in as
+// values, and every answer is either a point, a proof that there is none, or a question back. That something is not known
+// never gets here: it is the error of who asked the vault or Git.
 package match
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +22,8 @@ const (
 	Exact = "Exact"
 	// SameTree: another commit was running, with the same tree at the path, so that it deploys the same thing.
 	SameTree = "SameTree"
+	// Ancestor: an earlier commit was running, and to make do with that was allowed.
+	Ancestor = "Ancestor"
 	// Named: the point was asked for by its ID.
 	Named = "Named"
 	// Before: the newest point before a moment was asked for.
@@ -30,37 +32,57 @@ const (
 
 // Query says which point is wanted: PointID, or Before, or else the commit of Revision.
 type Query struct {
-	// Revision is the target. With Before only Repository and Path count, with PointID nothing of it.
+	// Revision is the target. Its commit is what the data will run under; it may be empty with PointID or Before, and is then
+	// that of the point. With Before its Repository and Path say of what.
 	Revision v1alpha1.Revision
-	// Application is "<namespace>/<policy>", empty for any. With Before, Application may stand for repository and path.
+	// Application is "<namespace>/<policy>", empty for any. With Before it may stand for repository and path.
 	Application string
 	// PointID is the ID of a point or an unambiguous prefix of it.
 	PointID string
 	// Before asks for the newest point taken before this moment.
 	Before *time.Time
+	// Ancestors are the commits before that of Revision, the nearest first. Who gives them allows the newest point of
+	// the nearest that has one, where no point fits better.
+	Ancestors []revision.Ancestor
+	// AllowMismatch allows a point whose commit may have data of another schema than the commit of Revision.
+	AllowMismatch bool
 }
 
 // Choice is the chosen point.
 type Choice struct {
 	Record point.Record
-	// Match is Exact, SameTree, Named or Before.
+	// Match is Exact, SameTree, Ancestor, Named or Before.
 	Match string
 	// Reason says in words why this point was chosen.
 	Reason string
 }
 
-// Choose finds the point that q asks for. Records must be all that the vault holds: only then an AbsentError is a proof.
-// Other errors are an AmbiguousError, or a query that asks for nothing.
+// Choose finds the point that q asks for. The records are all that the vault holds, or of them, for each application,
+// the newest of those that fit best; if none fits, any that are near: only then an AbsentError is a proof. A record is written
+// when everything else of its point is durable, so every one is of a complete point.
+//
+// Other errors are an AmbiguousError, a MismatchError, or a query that asks for nothing.
 func Choose(records []point.Record, q Query) (Choice, error) {
+	var c Choice
+	var err error
 	switch {
 	case q.PointID != "":
-		return named(records, q)
+		c, err = named(records, q)
 	case q.Before != nil:
-		return before(records, q)
+		c, err = before(records, q)
 	case q.Revision.Commit != "":
-		return revised(records, q)
+		c, err = revised(records, q)
+	default:
+		err = errors.New("the query names neither a commit, nor a point, nor a moment")
 	}
-	return Choice{}, errors.New("the query names neither a commit, nor a point, nor a moment")
+	if err != nil || q.fits(c.Record) {
+		return c, err
+	}
+	if !q.AllowMismatch {
+		return Choice{}, &MismatchError{Point: c.Record, Target: q.Revision, Match: c.Match}
+	}
+	c.Reason += "; that its data may not fit the commit was allowed"
+	return c, nil
 }
 
 func named(records []point.Record, q Query) (Choice, error) {
@@ -103,18 +125,28 @@ func revised(records []point.Record, q Query) (Choice, error) {
 	if len(exact) > 0 {
 		return newest(exact, q, Exact, fmt.Sprintf("taken while commit %s was running", revision.Short(q.Revision.Commit)))
 	}
-	same := filter(here, func(r point.Record) bool { return q.Revision.Tree != "" && r.Revision.Tree == q.Revision.Tree })
-	if len(same) == 0 {
-		return Choice{}, absent(records, q)
+	same := filter(here, q.sameTree)
+	if len(same) > 0 {
+		c, err := newest(same, q, SameTree, "")
+		c.Reason = fmt.Sprintf("no point was taken at commit %s, but %s has the same tree at path %q and so deploys the same thing%s",
+			revision.Short(q.Revision.Commit), commit(c.Record.Revision), revision.CleanPath(q.Revision.Path), amongEquals)
+		return c, err
 	}
-	c, err := newest(same, q, SameTree, "")
-	if err != nil {
-		return Choice{}, err
+	for _, a := range q.Ancestors {
+		of := filter(here, func(r point.Record) bool { return r.Revision.Commit == a.Commit })
+		if len(of) == 0 {
+			continue
+		}
+		c, err := newest(of, q, Ancestor, "")
+		c.Reason = fmt.Sprintf("no point was taken at commit %s or one that deploys the same thing, and %s is the nearest before it that has one%s",
+			revision.Short(q.Revision.Commit), commit(c.Record.Revision), amongEquals)
+		return c, err
 	}
-	c.Reason = fmt.Sprintf("no point was taken at commit %s, but %s has the same tree at path %q and so deploys the same thing%s",
-		revision.Short(q.Revision.Commit), commit(c.Record.Revision), clean(q.Revision.Path), among(len(same)))
-	return c, nil
+	return Choice{}, absent(records, q)
 }
+
+// amongEquals says why this point and none of its equals.
+const amongEquals = "; the newest such point"
 
 // newest takes the last of equals, unless they belong to several applications.
 func newest(fits []point.Record, q Query, match, reason string) (Choice, error) {
@@ -126,15 +158,23 @@ func newest(fits []point.Record, q Query, match, reason string) (Choice, error) 
 	if applications = slices.Compact(applications); len(applications) > 1 {
 		return Choice{}, &AmbiguousError{Wanted: q.String(), Applications: applications}
 	}
-	last := slices.MaxFunc(fits, byTime)
-	return Choice{Record: last, Match: match, Reason: reason + among(len(fits))}, nil
+	return Choice{Record: slices.MaxFunc(fits, byTime), Match: match, Reason: reason + amongEquals}, nil
 }
 
-func among(n int) string {
-	if n == 1 {
-		return "; the only such point"
+// fits says whether the data of r is such as the commit of the query expects: nothing was asked, it is the same commit, one
+// that deploys the same thing, or an ancestor of which Git says that nothing differs that matters.
+func (q Query) fits(r point.Record) bool {
+	if q.Revision.Commit == "" {
+		return true
 	}
-	return fmt.Sprintf("; the newest of %d such points", n)
+	if !q.ofPath(r) {
+		return false
+	}
+	return r.Revision.Commit == q.Revision.Commit || q.sameTree(r) || slices.Contains(q.Ancestors, revision.Ancestor{Commit: r.Revision.Commit})
+}
+
+func (q Query) sameTree(r point.Record) bool {
+	return q.Revision.Tree != "" && r.Revision.Tree == q.Revision.Tree
 }
 
 func (q Query) ofApplication(r point.Record) bool {
@@ -142,7 +182,11 @@ func (q Query) ofApplication(r point.Record) bool {
 }
 
 func (q Query) ofPath(r point.Record) bool {
-	return revision.SameRepository(r.Revision.Repository, q.Revision.Repository) && clean(r.Revision.Path) == clean(q.Revision.Path)
+	return samePlace(r.Revision, q.Revision)
+}
+
+func samePlace(a, b v1alpha1.Revision) bool {
+	return revision.SameRepository(a.Repository, b.Repository) && revision.CleanPath(a.Path) == revision.CleanPath(b.Path)
 }
 
 // String says in words what is asked for.
@@ -157,12 +201,16 @@ func (q Query) String() string {
 		s = commit(q.Revision)
 	}
 	if q.PointID == "" && q.Revision.Repository != "" {
-		s += fmt.Sprintf(" at path %q of %s", clean(q.Revision.Path), revision.StripCredentials(q.Revision.Repository))
+		s += atPlace(q.Revision)
 	}
 	if q.Application != "" {
 		s += fmt.Sprintf(" for application %q", q.Application)
 	}
 	return s
+}
+
+func atPlace(r v1alpha1.Revision) string {
+	return fmt.Sprintf(" at path %q of %s", revision.CleanPath(r.Path), revision.StripCredentials(r.Repository))
 }
 
 func filter(records []point.Record, keep func(point.Record) bool) []point.Record {
@@ -179,8 +227,6 @@ func filter(records []point.Record, keep func(point.Record) bool) []point.Record
 func byTime(a, b point.Record) int {
 	return cmp.Or(a.Taken.Compare(b.Taken), cmp.Compare(a.ID, b.ID))
 }
-
-func clean(p string) string { return path.Clean("./" + p) }
 
 func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 

@@ -26,7 +26,9 @@ type Input struct {
 	Revision v1alpha1.Revision
 	// Objects are what the commit renders to.
 	Objects []*unstructured.Unstructured
-	Facts   Facts
+	// Residual are the objects that Git does not hold and the point brings back.
+	Residual []object.Key
+	Facts    Facts
 }
 
 // Facts are what is known of the target cluster. A nil map means not known: nothing is refused for its sake.
@@ -53,8 +55,9 @@ type ClaimFact struct {
 	VolumeName string
 	// Deleting says that the claim is being deleted.
 	Deleting bool
-	// RestoreUID is the UID of the Restore that reserved the claim.
+	// RestoreUID is the UID of the Restore that reserved the claim, Restore its name; without a name it is gone.
 	RestoreUID string
+	Restore    object.Name
 	// StorageClass and Request are the claim's own, which cannot be changed any more.
 	StorageClass string
 	Request      int64

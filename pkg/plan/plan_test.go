@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,6 +261,11 @@ func TestRefusals(t *testing.T) {
 	claim := func(spec string) func(*plan.Input) {
 		return render(`{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data-db-0, namespace: shop}, spec: ` + spec + `}`)
 	}
+	// atHome is a Restore in the application's own namespace.
+	atHome := func(in *plan.Input) {
+		in.Facts.RestoreNamespace, in.Facts.Kinds, in.Facts.Namespaces = "shop", nil, nil
+		in.Objects = slices.DeleteFunc(in.Objects, object.IsDefinition)
+	}
 	tests := []struct {
 		name   string
 		change func(*plan.Input)
@@ -273,7 +279,22 @@ func TestRefusals(t *testing.T) {
 		{"pending", existing(plan.ClaimFact{Phase: corev1.ClaimPending, StorageClass: "fast", Request: 2 << 30}), ""},
 		{"pending and too large", existing(plan.ClaimFact{Phase: corev1.ClaimPending, StorageClass: "fast", Request: 3 << 30}), "asks for 3 GiB"},
 		{"pending, reserved for something", existing(plan.ClaimFact{Phase: corev1.ClaimPending, VolumeName: "nfs"}), "reserved for volume nfs"},
-		{"reserved by another restore", existing(plan.ClaimFact{Phase: corev1.ClaimPending, VolumeName: "pvc-2", RestoreUID: "other"}), "another restore (UID other)"},
+		{"reserved by another restore", existing(plan.ClaimFact{Phase: corev1.ClaimPending, VolumeName: "pvc-2", RestoreUID: "other"}), "restore that is gone (UID other)"},
+		{"reserved by another restore that lives", existing(plan.ClaimFact{
+			Phase: corev1.ClaimPending, VolumeName: "pvc-2", RestoreUID: "other", Restore: object.Name{Namespace: "lockstep-system", Name: "first"},
+		}), "reserved by restore lockstep-system/first: wait until that one is done, or end it (kubectl -n lockstep-system delete restore first)"},
+		{"residual of another namespace", func(in *plan.Input) {
+			atHome(in)
+			in.Residual = []object.Key{{Kind: "Secret", Namespace: "vault", Name: "root"}, {Kind: "Secret", Namespace: "shop", Name: "login"}}
+		}, "holds objects of namespace vault that Git does not hold; only a Restore in lockstep-system may reach there"},
+		{"residual of all namespaces", func(in *plan.Input) {
+			in.Facts.RestoreNamespace = v1alpha1.SystemNamespace
+			in.Residual = []object.Key{{Kind: "Secret", Namespace: "vault", Name: "root"}}
+		}, ""},
+		{"residual permissions", func(in *plan.Input) {
+			atHome(in)
+			in.Residual = []object.Key{{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding", Namespace: "shop", Name: "all"}}
+		}, "RoleBinding shop/all gives permissions"},
 		{"a dry run cannot own", func(in *plan.Input) {
 			in.Facts.RestoreUID = ""
 			existing(plan.ClaimFact{Phase: corev1.ClaimBound, VolumeName: "pvc-9"})(in)

@@ -18,6 +18,7 @@ import (
 func (b *builder) refuse() error {
 	b.refusePairing()
 	b.refuseObjects()
+	b.refuseResidual()
 	for _, c := range b.plan.Claims {
 		b.refuseExisting(c)
 		b.refuseSpec(c)
@@ -66,6 +67,26 @@ func (b *builder) refuseReach(key object.Key) {
 	}
 }
 
+// refuseResidual keeps a Restore within its namespace also with what Git does not hold. It names no object: who may read the
+// refusal may have nothing to do with that namespace.
+func (b *builder) refuseResidual() {
+	foreign := map[string]bool{}
+	for _, key := range b.in.Residual {
+		if key.Namespace == b.in.Facts.RestoreNamespace {
+			b.refuseReach(key)
+		} else {
+			foreign[key.Namespace] = true
+		}
+	}
+	if home := b.in.Facts.RestoreNamespace; home == "" || home == v1alpha1.SystemNamespace {
+		return
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(foreign)) {
+		b.refusef("point %s holds objects of namespace %s that Git does not hold; only a Restore in %s may reach there",
+			b.plan.Point.ID, namespace, v1alpha1.SystemNamespace)
+	}
+}
+
 // defined adds the kinds that the commit itself defines to those that are served.
 func (b *builder) defined() map[schema.GroupKind]KindFact {
 	out := maps.Clone(b.in.Facts.Kinds)
@@ -93,8 +114,12 @@ func (b *builder) refuseExisting(c Claim) {
 	case fact.Phase == corev1.ClaimBound || fact.Phase == corev1.ClaimLost:
 		b.refusef("claim %s is bound to volume %s: a restore never overwrites data; stop its workload, keep the volume if its data "+
 			"may be needed, and delete the claim", c.Name, fact.VolumeName)
+	case fact.Restore != object.Name{}:
+		b.refusef("claim %s is reserved by restore %s: wait until that one is done, or end it (kubectl -n %s delete restore %s) and, if the claim "+
+			"is still there then, delete its workload and the claim", c.Name, fact.Restore, fact.Restore.Namespace, fact.Restore.Name)
 	case fact.RestoreUID != "":
-		b.refusef("claim %s is reserved by another restore (UID %s); wait for that one, or, if it is gone, delete the claim's workload and the claim", c.Name, fact.RestoreUID)
+		b.refusef("claim %s is reserved by a restore that is gone (UID %s), and holds no data: delete its workload and the claim "+
+			"(kubectl -n %s delete pvc %s)", c.Name, fact.RestoreUID, c.Name.Namespace, c.Name.Name)
 	case fact.VolumeName != "":
 		b.refusef("claim %s is reserved for volume %s; delete the claim", c.Name, fact.VolumeName)
 	case fact.Request > c.Size:

@@ -50,6 +50,23 @@ func TestEveryFieldComesBack(t *testing.T) {
 	}
 }
 
+// TestHashesAreNoQuantities has an ID and hashes that look like numbers with a large exponent, as one UID in a hundred does.
+func TestHashesAreNoQuantities(t *testing.T) {
+	r := whole()
+	r.ID = point.NewID(r.Taken, "1234e567-0000-0000-0000-000000000000")
+	r.Residual.Document = r.ID
+	r.Revision.Commit, r.Revision.Tree = "00000000000000000000000000000000000e1234", "12e00000000000000000000000000000000e1234"
+	r.Volumes[0].Snapshot, r.Volumes[0].ContentRoot, r.Volumes[0].MetaRoot = "1e123", "2e123", "3e123"
+	r.Volumes[0].Labels = map[string]string{"build": "1e999"}
+	data, err := point.Encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := point.Decode(data); err != nil || got.ID != r.ID {
+		t.Errorf("got %q, %v", got.ID, err)
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	good, err := point.Encode(whole())
 	if err != nil {
@@ -67,6 +84,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"an endless quantity", strings.Replace(string(good), `"1Gi"`, `"1e-99999999"`, 1), "out of range"},
 		{"an endless limit that another follows", strings.Replace(string(good), `"resources":{`, `"resources":{"limits":{"a":"1E+999","a":"1"},`, 1), "out of range"},
 		{"an endless number", strings.Replace(string(good), `"1Gi"`, `1e-99999999`, 1), "out of range"},
+		{"an endless quantity in the first of two specs", strings.Replace(string(good), `"spec":{`, `"Spec":{"resources":{"requests":{"storage":"1e-99999999"}}},"spec":{`, 1), "out of range"},
 		{"cut", string(good[:len(good)/2]), "unexpected end"},
 	}
 	for _, tt := range tests {

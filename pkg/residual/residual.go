@@ -1,30 +1,29 @@
-// Package residual captures what an application needs and Git does not hold, and puts it back.
+// Package residual finds what an application needs and Git does not hold, keeps it, and puts it back.
 //
-// At present that is Secrets: those that the workloads, ServiceAccounts and Ingresses of a namespace refer to and that no
-// GitOps engine brings. Their names and values leave the cluster only in a sealed document of the vault.
+// Survey gathers facts of a cluster, Decide says of each object whether it is residual and why, Capture keeps those that are,
+// and Replay creates those that are absent. Names and values leave the cluster only in a sealed document of the vault;
+// the survey itself reads no content of a Secret but that of a Helm release's storage.
 package residual
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/object"
 )
 
-// Version is the version of the document that this package writes, and the newest that it reads.
-const Version = 1
+// Version is the version of the document that this package writes, and the newest that it reads. Version 1 held Secrets only.
+const Version = 2
+
+// MaxDocument is the size of the largest document, in bytes: that of a vault's.
+const MaxDocument = 16 << 20
 
 // ErrInvalid is wrapped by every refusal of Decode.
 var ErrInvalid = errors.New("invalid residual document")
@@ -33,105 +32,142 @@ var ErrInvalid = errors.New("invalid residual document")
 type Set struct {
 	Version int             `json:"version"`
 	Secrets []corev1.Secret `json:"secrets"`
+	// Objects are those of all other kinds.
+	Objects []unstructured.Unstructured `json:"objects,omitempty"`
 }
 
-// MissingError names a Secret that an object of Git needs and that neither Git nor the cluster holds.
+// MissingError names a Secret or ConfigMap that an object of Git needs and that neither Git nor the cluster holds.
 type MissingError struct {
-	// Secret is "<namespace>/<name>", By is "<kind> <name>".
-	Secret, By string
+	// Kind is "secret" or "configmap", Secret is its "<namespace>/<name>", By is "<kind> <name>".
+	Kind, Secret, By string
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s needs secret %q, which is not in the cluster: without it this commit cannot be replayed", e.By, e.Secret)
+	return fmt.Sprintf("%s needs %s %q, which is not in the cluster: without it this commit cannot be replayed", e.By, e.Kind, e.Secret)
+}
+
+// SizeError says that the residual objects are too large for a document of a vault.
+type SizeError struct {
+	// Largest is the largest of the objects, Bytes its size.
+	Largest object.Key
+	Bytes   int
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("what Git does not hold is larger than %d MiB; the largest of it is %s with %d bytes: keep it in Git or a volume, "+
+		"or leave it out by the annotation lockstep.dev/exclude", MaxDocument>>20, e.Largest, e.Bytes)
 }
 
 // Encode writes the set as JSON. The result is secret.
-func Encode(s Set) ([]byte, error) { return json.Marshal(s) }
+func Encode(s Set) ([]byte, error) {
+	s.Version = Version
+	if s.Secrets == nil {
+		s.Secrets = []corev1.Secret{}
+	}
+	data, err := json.Marshal(s)
+	if err != nil || len(data) <= MaxDocument {
+		return data, err
+	}
+	largest := SizeError{}
+	for key, o := range s.all() {
+		if one, err := json.Marshal(o); err == nil && len(one) > largest.Bytes {
+			largest = SizeError{key, len(one)}
+		}
+	}
+	return nil, &largest
+}
 
-// Decode reads what Encode wrote, strictly.
+// Decode reads what Encode wrote, now or in an older version, strictly. What it says of a document quotes none of its values.
 func Decode(data []byte) (Set, error) {
+	if len(data) > MaxDocument {
+		return Set{}, fmt.Errorf("%w: %d bytes are more than %d", ErrInvalid, len(data), MaxDocument)
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	// The causes are left out: they may quote a value.
+	if json.Unmarshal(data, &head) != nil {
+		return Set{}, fmt.Errorf("%w: not the JSON that was expected", ErrInvalid)
+	}
+	if head.Version < 1 || head.Version > Version {
+		return Set{}, fmt.Errorf("%w: version %d, this program reads versions 1 to %d", ErrInvalid, head.Version, Version)
+	}
 	var s Set
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil {
-		// The cause is left out: it may quote a value.
+	if d.Decode(&s) != nil {
 		return Set{}, fmt.Errorf("%w: not the JSON that was expected", ErrInvalid)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return Set{}, fmt.Errorf("%w: data after the document", ErrInvalid)
 	}
-	if s.Version != Version {
-		return Set{}, fmt.Errorf("%w: version %d, this program reads version %d", ErrInvalid, s.Version, Version)
+	if head.Version == 1 && s.Objects != nil {
+		return Set{}, fmt.Errorf("%w: version 1 holds nothing but Secrets", ErrInvalid)
 	}
-	for _, secret := range s.Secrets {
-		if secret.Namespace == "" || secret.Name == "" {
-			return Set{}, fmt.Errorf("%w: a secret without a name", ErrInvalid)
-		}
-	}
-	return s, nil
+	s.Version = Version
+	return s, s.check()
 }
 
-// Replay creates the objects that are absent, marked with the restore point they come from, and returns the names of those it
-// created. What exists is left as it is.
-func Replay(ctx context.Context, c client.Client, s Set, point string) ([]types.NamespacedName, error) {
-	var created []types.NamespacedName
+// check refuses what a replay would stumble over, or would do that no capture asked for.
+func (s Set) check() error {
+	seen := map[object.Key]bool{}
 	for i := range s.Secrets {
-		secret := s.Secrets[i].DeepCopy()
-		metav1.SetMetaDataAnnotation(&secret.ObjectMeta, v1alpha1.AnnotationRestoredFrom, point)
-		err := c.Create(ctx, secret, client.FieldOwner(v1alpha1.FieldManager))
-		if apierrors.IsAlreadyExists(err) {
-			continue
-		}
-		if err != nil {
-			return created, fmt.Errorf("creating secret %q: %w", secret.Namespace+"/"+secret.Name, err)
-		}
-		created = append(created, client.ObjectKeyFromObject(secret))
-	}
-	return created, nil
-}
-
-// HeldByGit reports whether a GitOps engine brings the object: Lockstep's own, Flux or Argo CD.
-func HeldByGit(o metav1.Object) bool {
-	l := o.GetLabels()
-	return l[v1alpha1.LabelApplicationName] != "" ||
-		l["kustomize.toolkit.fluxcd.io/name"] != "" ||
-		l["helm.toolkit.fluxcd.io/name"] != "" ||
-		o.GetAnnotations()["argocd.argoproj.io/tracking-id"] != ""
-}
-
-// irreplaceable reports whether a Secret must be kept: not where Git, the control plane, or a controller with its own
-// source brings it again, and would refuse to adopt ours.
-func irreplaceable(s *corev1.Secret) bool {
-	if HeldByGit(s) || s.DeletionTimestamp != nil {
-		return false
-	}
-	switch s.Type {
-	case corev1.SecretTypeServiceAccountToken, corev1.SecretTypeBootstrapToken:
-		return false
-	}
-	return !slices.ContainsFunc(s.OwnerReferences, func(r metav1.OwnerReference) bool {
-		return r.Kind == "ExternalSecret" || r.Kind == "SealedSecret"
-	})
-}
-
-// sanitise keeps what makes the Secret what it is, and drops what ties it to its cluster.
-func sanitise(s *corev1.Secret) corev1.Secret {
-	clean := corev1.Secret{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels},
-		Type:       s.Type, Immutable: s.Immutable, Data: s.Data,
-	}
-	for k, v := range s.Annotations {
-		if k != corev1.LastAppliedConfigAnnotation {
-			metav1.SetMetaDataAnnotation(&clean.ObjectMeta, k, v)
+		meta := &s.Secrets[i].ObjectMeta
+		if meta.UID != "" || meta.ResourceVersion != "" || len(meta.OwnerReferences) > 0 {
+			return fmt.Errorf("%w: a Secret is tied to its old cluster", ErrInvalid)
 		}
 	}
-	var owners []string
-	for _, o := range s.OwnerReferences {
-		owners = append(owners, o.Kind+"/"+o.Name)
+	for i := range s.Objects {
+		o := &s.Objects[i]
+		_, status := o.Object["status"]
+		if o.GetUID() != "" || o.GetResourceVersion() != "" || len(o.GetOwnerReferences()) > 0 || status {
+			return fmt.Errorf("%w: an object is tied to its old cluster", ErrInvalid)
+		}
+		if gk := o.GroupVersionKind().GroupKind(); gk == object.Secret || derivedKind(gk) != "" {
+			return fmt.Errorf("%w: it holds an object of kind %q where none belongs", ErrInvalid, gk)
+		}
 	}
-	if len(owners) > 0 {
-		metav1.SetMetaDataAnnotation(&clean.ObjectMeta, v1alpha1.AnnotationOwners, strings.Join(owners, ","))
+	for key := range s.all() {
+		if key.Kind == "" || key.Namespace == "" || key.Name == "" {
+			return fmt.Errorf("%w: an object without kind, namespace or name", ErrInvalid)
+		}
+		if seen[key] {
+			return fmt.Errorf("%w: %s stands twice", ErrInvalid, key)
+		}
+		seen[key] = true
 	}
-	return clean
+	return nil
+}
+
+// Empty tells whether nothing is residual.
+func (s Set) Empty() bool { return len(s.Secrets)+len(s.Objects) == 0 }
+
+// Keys are those of the objects, sorted.
+func (s Set) Keys() []object.Key {
+	keys := make([]object.Key, 0, len(s.Secrets)+len(s.Objects))
+	for key := range s.all() {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, object.Key.Compare)
+	return keys
+}
+
+// Without is the set less what others bring: with the objects of the commit that is replayed, what Git has come to hold.
+func (s Set) Without(brought func(object.Key) bool) Set {
+	out := Set{Version: s.Version}
+	for i := range s.Secrets {
+		if !brought(secretKey(&s.Secrets[i])) {
+			out.Secrets = append(out.Secrets, s.Secrets[i])
+		}
+	}
+	for i := range s.Objects {
+		if !brought(object.KeyOf(&s.Objects[i])) {
+			out.Objects = append(out.Objects, s.Objects[i])
+		}
+	}
+	return out
+}
+
+func secretKey(s *corev1.Secret) object.Key {
+	return object.Key{Kind: object.Secret.Kind, Namespace: s.Namespace, Name: s.Name}
 }

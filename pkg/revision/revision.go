@@ -56,6 +56,17 @@ func Short(commit string) string {
 	return commit[:min(len(commit), shortLength)]
 }
 
+// Ancestor is a commit that came before another one.
+type Ancestor struct {
+	// Commit is its full object name.
+	Commit string
+	// Differs says that the tree which tells whether the data fits is not the same in the two commits.
+	Differs bool
+}
+
+// CleanPath gives a directory of a repository the one form that compares: relative, with slashes, "." for the root.
+func CleanPath(p string) string { return path.Clean("./" + p) }
+
 func algorithmOf(commit string) string {
 	if len(commit) == 64 {
 		return "sha256"

@@ -175,3 +175,11 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestCleanPath(t *testing.T) {
+	for in, want := range map[string]string{"": ".", ".": ".", "./": ".", "/": ".", "deploy": "deploy", "./deploy/": "deploy", "/deploy//a/../b": "deploy/b"} {
+		if got := CleanPath(in); got != want {
+			t.Errorf("CleanPath(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
 type applyOptions struct {
@@ -92,9 +93,9 @@ func (p *Program) apply(ctx context.Context, o applyOptions) (err error) {
 	if err != nil {
 		return gitError(err)
 	}
-	objects, err := renderRevision(ctx, repository, rev)
+	objects, err := planner.Render(ctx, repository, rev)
 	if err != nil {
-		return err
+		return plannerError(err)
 	}
 	application, policies, err := owner(objects, o.application)
 	if err != nil {

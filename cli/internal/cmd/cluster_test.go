@@ -393,11 +393,16 @@ func testStatus(t *testing.T, c *testCluster) {
 	c.run(t, "vault", "list").want(t, fault.Done, "primary   True    Opened   3", "s3://acme/primary")
 
 	p := policy(ns, "shop")
-	p.Spec.Objectives = &v1alpha1.Objectives{RPO: &metav1.Duration{Duration: time.Hour}}
 	c.create(t, p)
 	p.Status.Conditions, p.Status.Claims = isReady(v1alpha1.ReasonProtecting), []string{"data"}
 	c.setStatus(t, p)
 	c.run(t, "status", "-n", ns).want(t, fault.Failed, "policy/shop -n status has no point yet")
+
+	p.Spec.Objectives = &v1alpha1.Objectives{RPO: &metav1.Duration{Duration: time.Hour}}
+	if err := c.Update(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, "status", "-n", ns).want(t, fault.Done, "none; the first is due in", "1 h 00 min, pending", "All is well.")
 
 	p.Status.LastPoint = &v1alpha1.PointReference{Name: "shop-1", Taken: metav1.NewTime(time.Now().Add(-30 * time.Minute)), Commit: commit}
 	c.setStatus(t, p)
@@ -419,6 +424,68 @@ func testStatus(t *testing.T, c *testCluster) {
 	failed.Status.Conditions = hasStalled(v1alpha1.ReasonSaveFailed, "a file cannot be read")
 	c.setStatus(t, failed)
 	c.run(t, "status", "-n", ns).want(t, fault.Failed, "point/shop-1 -n status has failed: SaveFailed: a file cannot be read")
+}
+
+// TestFirstPoint: a policy that has no point yet is well as long as none can be expected. It needs no cluster.
+func TestFirstPoint(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) *metav1.Time { return &metav1.Time{Time: now.Add(d)} }
+	point := func(conditions ...metav1.Condition) v1alpha1.RestorePoint {
+		return v1alpha1.RestorePoint{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "first"},
+			Spec:       v1alpha1.RestorePointSpec{PolicyRef: v1alpha1.PolicyReference{Name: "shop"}},
+			Status:     v1alpha1.RestorePointStatus{Conditions: conditions},
+		}
+	}
+	unknown := condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonUnreachable, "no answer")
+	for _, test := range []struct {
+		name     string
+		status   v1alpha1.ProtectionPolicyStatus
+		points   []v1alpha1.RestorePoint
+		problems int
+		shown    string
+	}{
+		{"no schedule", v1alpha1.ProtectionPolicyStatus{}, nil, 1, "-"},
+		{"due later", v1alpha1.ProtectionPolicyStatus{NextRun: at(20 * time.Minute)}, nil, 0, "none; the first is due in 20 min 00 s"},
+		{"was due, and nobody asked", v1alpha1.ProtectionPolicyStatus{NextRun: at(-time.Minute)}, nil, 1, "-"},
+		{"is being taken", v1alpha1.ProtectionPolicyStatus{LastRun: at(-time.Minute), NextRun: at(time.Hour)},
+			[]v1alpha1.RestorePoint{point()}, 0, "none; the first is being taken"},
+		{"cannot be taken now", v1alpha1.ProtectionPolicyStatus{LastRun: at(-time.Minute), NextRun: at(time.Hour)},
+			[]v1alpha1.RestorePoint{point(unknown)}, 1, "-"},
+		{"failed", v1alpha1.ProtectionPolicyStatus{LastRun: at(-time.Hour), NextRun: at(time.Hour)},
+			[]v1alpha1.RestorePoint{point(hasStalled(v1alpha1.ReasonSaveFailed, "x")...)}, 1, "-"},
+		{"the second after a failure", v1alpha1.ProtectionPolicyStatus{LastRun: at(-time.Hour), NextRun: at(time.Hour)},
+			[]v1alpha1.RestorePoint{point(hasStalled(v1alpha1.ReasonSaveFailed, "x")...), point()}, 1, "-"},
+		{"another policy's", v1alpha1.ProtectionPolicyStatus{LastRun: at(-time.Hour), NextRun: at(time.Hour)},
+			[]v1alpha1.RestorePoint{{ObjectMeta: metav1.ObjectMeta{Namespace: "other"}, Spec: point().Spec}}, 1, "-"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := policy("shop", "shop")
+			p.CreationTimestamp = *at(-10 * time.Minute)
+			p.Status = test.status
+			p.Status.Conditions = isReady(v1alpha1.ReasonProtecting)
+			var r statusReport
+			r.policy(p, test.points, now)
+			if got := r.Policies[0].lastPoint(now); len(r.Problems) != test.problems || got != test.shown {
+				t.Errorf("problems %q, want %d; shown %q, want %q", r.Problems, test.problems, got, test.shown)
+			}
+		})
+	}
+
+	// What was promised counts from the creation.
+	for age, want := range map[time.Duration]string{10 * time.Minute: "1 h 00 min, pending", 2 * time.Hour: "1 h 00 min, BROKEN"} {
+		p := policy("shop", "shop")
+		p.Spec.Objectives = &v1alpha1.Objectives{RPO: &metav1.Duration{Duration: time.Hour}}
+		p.CreationTimestamp = *at(-age)
+		p.Status.Conditions = isReady(v1alpha1.ReasonProtecting)
+		for _, next := range []*metav1.Time{nil, at(24 * time.Hour)} {
+			p.Status.NextRun = next
+			var r statusReport
+			if r.policy(p, nil, now); r.Policies[0].objective() != want || (len(r.Problems) > 0) != (age > time.Hour) {
+				t.Errorf("aged %s: %s, problems %q", age, r.Policies[0].objective(), r.Problems)
+			}
+		}
+	}
 }
 
 // TestLaterSuccessMakesUpForFailure needs no cluster: creation times of a real one are whole seconds.

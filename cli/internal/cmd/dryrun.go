@@ -13,11 +13,10 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
 	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
-	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/facts"
-	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/match"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
 // dryRun makes the plan that the controller would carry out, and prints it.
@@ -42,12 +41,8 @@ func (p *Program) plan(
 	if err != nil {
 		return nil, err
 	}
-	records, err := catalog.List(ctx, v.Vault)
-	if err != nil {
-		return nil, vault.Explain(err)
-	}
 	if o.source.repository == "" {
-		if err := o.sourceOf(records); err != nil {
+		if err := o.sourceFrom(ctx, v.Vault); err != nil {
 			return nil, err
 		}
 	}
@@ -56,38 +51,34 @@ func (p *Program) plan(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, repository.Close()) }()
+	way := planner.Planner{
+		Vault: v.Vault, Repository: repository,
+		Facts: func(ctx context.Context, choice match.Choice, objects []*unstructured.Unstructured) (plan.Facts, error) {
+			return p.facts(ctx, c, choice, objects, vault.IsURL(o.vault.Vault))
+		},
+	}
+	replay, err := way.Plan(ctx, planner.Request{From: from, Path: o.source.path})
+	if err != nil {
+		return nil, plannerError(err)
+	}
+	return replay.Plan, nil
+}
 
-	query := match.Query{Application: from.Application, PointID: from.RestorePoint}
-	byCommit := from.Commit != "" || from.Tag != ""
-	switch {
-	case byCommit:
-		if query.Revision, err = repository.Resolve(ctx, git.Ref{Tag: from.Tag, Commit: from.Commit}, o.source.path); err != nil {
-			return nil, gitError(err)
-		}
-	case from.Before != nil:
-		query.Before = &from.Before.Time
-		query.Revision = v1alpha1.Revision{Repository: repository.URL(), Path: o.source.path}
+// plannerError gives what stood in the way to a plan its exit code.
+func plannerError(err error) error {
+	var e *planner.Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	choice, err := match.Choose(records, query)
-	if err != nil {
-		return nil, matchError(err)
+	switch e.Step {
+	case planner.StepVault:
+		return vault.Explain(e.Err)
+	case planner.StepGit:
+		return gitError(e.Err)
+	case planner.StepMatch:
+		return matchError(e.Err)
 	}
-	rev := query.Revision
-	if !byCommit { // the point says which commit
-		if rev, err = repository.Resolve(ctx, git.Ref{Commit: choice.Record.Revision.Commit}, o.source.path); err != nil {
-			return nil, gitError(err)
-		}
-		rev.Ref = choice.Record.Revision.Ref
-	}
-	objects, err := renderRevision(ctx, repository, rev)
-	if err != nil {
-		return nil, err
-	}
-	known, err := p.facts(ctx, c, choice, objects, vault.IsURL(o.vault.Vault))
-	if err != nil {
-		return nil, err
-	}
-	return plan.New(plan.Input{Choice: choice, Revision: rev, Objects: objects, Facts: known})
+	return e.Err
 }
 
 // facts looks at the cluster. With the vault at hand a dry run says something even while there is no cluster yet; what

@@ -23,8 +23,8 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
-	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/revision"
+	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
 type restoreOptions struct {
@@ -200,11 +200,7 @@ func (p *Program) completeSource(ctx context.Context, c *kube.Cluster, o *restor
 		if err != nil {
 			return err
 		}
-		records, err := catalog.List(ctx, v.Vault)
-		if err != nil {
-			return vault.Explain(err)
-		}
-		return o.sourceOf(records)
+		return o.sourceFrom(ctx, v.Vault)
 	}
 	if _, err := os.Stat(o.source.repository); err != nil {
 		return nil // a URL
@@ -217,8 +213,12 @@ func (p *Program) completeSource(ctx context.Context, c *kube.Cluster, o *restor
 	return r.Close()
 }
 
-// sourceOf takes repository and path from the points that may be meant, if they agree.
-func (o *restoreOptions) sourceOf(records []point.Record) error {
+// sourceFrom takes repository and path from the points of the vault that may be meant, if they agree.
+func (o *restoreOptions) sourceFrom(ctx context.Context, v *volume.Vault) error {
+	records, err := catalog.List(ctx, v)
+	if err != nil {
+		return vault.Explain(err)
+	}
 	type place struct{ repository, path string }
 	places := map[place]string{}
 	for _, r := range records {

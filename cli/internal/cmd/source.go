@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
-	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/git"
-	"github.com/lockstep-dr/lockstep/pkg/render"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
 
@@ -58,17 +55,10 @@ func (s *source) open(ctx context.Context, c client.Client, namespace string) (*
 		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: s.secret}, &secret); err != nil {
 			return nil, fmt.Errorf("reading Secret %q: %w", s.secret, err)
 		}
-		o.Auth = gitAuth(secret.Data)
+		o.Auth = planner.Auth(secret.Data)
 	}
 	r, err := git.Open(s.repository, o)
 	return r, gitError(err)
-}
-
-func gitAuth(data map[string][]byte) git.Auth {
-	return git.Auth{
-		Username: string(data["username"]), Password: string(data["password"]), BearerToken: string(data["bearerToken"]),
-		Identity: data["identity"], Passphrase: string(data["password"]), KnownHosts: data["known_hosts"], CA: data["ca.crt"],
-	}
 }
 
 // gitError gives what Git answers its exit code.
@@ -85,21 +75,4 @@ func gitError(err error) error {
 	default:
 		return err
 	}
-}
-
-// renderRevision writes the commit into a temporary directory and renders its objects.
-func renderRevision(ctx context.Context, r *git.Repository, rev v1alpha1.Revision) (objects []*unstructured.Unstructured, err error) {
-	dir, err := os.MkdirTemp("", "lockstep-*")
-	if err != nil {
-		return nil, fmt.Errorf("making a temporary directory: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := r.Materialise(ctx, rev, dir); err != nil {
-		return nil, gitError(err)
-	}
-	objects, err = render.Render(ctx, dir, rev.Path)
-	if err != nil {
-		return nil, fmt.Errorf("rendering commit %s: %w", short(rev.Commit), err)
-	}
-	return objects, nil
 }

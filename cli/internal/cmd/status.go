@@ -28,7 +28,8 @@ func (p *Program) statusCommand() *cobra.Command {
 of -n.
 
 The exit code is 0 only if all is well: every vault is open, every policy protects, has a point and keeps its RPO, and no
-point or restore has failed without a later one that succeeded.`,
+point or restore has failed without a later one that succeeded. A policy whose first point is not due yet, as after a restore, or
+is being taken, is said to be pending, and counts as well.`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(ctx context.Context, _ []string) error { return p.status(ctx, format) }),
 	}
@@ -59,6 +60,9 @@ type policyStatus struct {
 	AgeSeconds *int64 `json:"ageSeconds,omitempty"`
 	RPOSeconds *int64 `json:"rpoSeconds,omitempty"`
 	RPOKept    *bool  `json:"rpoKept,omitempty"`
+	// Pending says that the first point is not due yet, or being taken; FirstDue is when it must be there.
+	Pending  bool         `json:"pending,omitempty"`
+	FirstDue *metav1.Time `json:"firstDue,omitempty"`
 }
 
 type workStatus struct {
@@ -110,7 +114,7 @@ func readStatus(ctx context.Context, c client.Reader, namespace string, now time
 		r.vault(&vaults.Items[i])
 	}
 	for i := range policies.Items {
-		r.policy(&policies.Items[i], now)
+		r.policy(&policies.Items[i], points.Items, now)
 	}
 	work := make([]task, 0, len(points.Items)+len(restores.Items))
 	for i := range points.Items {
@@ -138,7 +142,7 @@ func (r *statusReport) vault(v *v1alpha1.Vault) {
 	}
 }
 
-func (r *statusReport) policy(p *v1alpha1.ProtectionPolicy, now time.Time) {
+func (r *statusReport) policy(p *v1alpha1.ProtectionPolicy, points []v1alpha1.RestorePoint, now time.Time) {
 	c := ready(p)
 	s := policyStatus{
 		Namespace: p.Namespace, Name: p.Name, Ready: string(c.Status), Reason: c.Reason, Message: c.Message,
@@ -148,21 +152,51 @@ func (r *statusReport) policy(p *v1alpha1.ProtectionPolicy, now time.Time) {
 	if c.Status != metav1.ConditionTrue {
 		r.problem("%s does not protect: %s", name, sentence(c.Reason, c.Message))
 	}
-	if last := p.Status.LastPoint; last != nil {
+	switch last := p.Status.LastPoint; {
+	case last != nil:
 		s.LastPoint = &last.Taken
 		s.AgeSeconds = new(int64(now.Sub(last.Taken.Time) / time.Second))
-	} else {
+	case c.Status == metav1.ConditionTrue && now.Before(firstDue(p)):
+		s.Pending, s.FirstDue = true, &metav1.Time{Time: firstDue(p)}
+	case c.Status == metav1.ConditionTrue && firstUnderWay(p, points):
+		s.Pending = true
+	default:
 		r.problem("%s has no point yet", name)
 	}
 	if o := p.Spec.Objectives; o != nil && o.RPO != nil {
 		s.RPOSeconds = new(int64(o.RPO.Duration / time.Second))
-		s.RPOKept = new(s.AgeSeconds != nil && *s.AgeSeconds <= *s.RPOSeconds)
+		if !s.Pending {
+			s.RPOKept = new(s.AgeSeconds != nil && *s.AgeSeconds <= *s.RPOSeconds)
+		}
 		if s.AgeSeconds != nil && !*s.RPOKept {
 			r.problem("%s breaks its RPO of %s: the last good point is %s old", name, output.Duration(o.RPO.Duration),
 				output.Duration(now.Sub(s.LastPoint.Time)))
 		}
 	}
 	r.Policies = append(r.Policies, s)
+}
+
+// firstDue is when a policy that has asked for no point yet must have its first: at its first scheduled moment, and before its
+// RPO, counted from its creation, is over. It is zero if neither says so.
+func firstDue(p *v1alpha1.ProtectionPolicy) time.Time {
+	if p.Status.LastRun != nil {
+		return time.Time{}
+	}
+	due := moment(p.Status.NextRun)
+	if o := p.Spec.Objectives; o != nil && o.RPO != nil {
+		if promised := p.CreationTimestamp.Add(o.RPO.Duration); due.IsZero() || promised.Before(due) {
+			due = promised
+		}
+	}
+	return due
+}
+
+// firstUnderWay reports that the only point of a policy is being taken.
+func firstUnderWay(p *v1alpha1.ProtectionPolicy, points []v1alpha1.RestorePoint) bool {
+	points = slices.DeleteFunc(slices.Clone(points), func(point v1alpha1.RestorePoint) bool {
+		return point.Namespace != p.Namespace || point.Spec.PolicyRef.Name != p.Name
+	})
+	return len(points) == 1 && !finished(&points[0]) && !unknowable(&points[0])
 }
 
 // task is a point or a restore. A later success with the same subject makes up for a failure.
@@ -213,7 +247,7 @@ func (r *statusReport) write(w io.Writer, now time.Time) error {
 	policies := make([][]string, len(r.Policies))
 	for i, s := range r.Policies {
 		policies[i] = []string{
-			s.Namespace, s.Name, s.Ready, s.Reason, strconv.Itoa(s.Claims), output.Ago(now, moment(s.LastPoint)), s.objective(),
+			s.Namespace, s.Name, s.Ready, s.Reason, strconv.Itoa(s.Claims), s.lastPoint(now), s.objective(),
 		}
 	}
 	work := make([][]string, len(r.Work))
@@ -238,12 +272,25 @@ func (r *statusReport) write(w io.Writer, now time.Time) error {
 	return nil
 }
 
+func (s policyStatus) lastPoint(now time.Time) string {
+	switch {
+	case s.FirstDue != nil:
+		return "none; the first is due in " + output.Duration(s.FirstDue.Sub(now))
+	case s.Pending:
+		return "none; the first is being taken"
+	}
+	return output.Ago(now, moment(s.LastPoint))
+}
+
 func (s policyStatus) objective() string {
 	if s.RPOSeconds == nil {
 		return "-"
 	}
 	promise := output.Duration(time.Duration(*s.RPOSeconds) * time.Second)
-	if *s.RPOKept {
+	switch {
+	case s.Pending:
+		return promise + ", pending"
+	case *s.RPOKept:
 		return promise + ", kept"
 	}
 	return promise + ", BROKEN"

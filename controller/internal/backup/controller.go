@@ -14,8 +14,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
@@ -32,6 +30,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/controller"
 	"github.com/fluxcd/pkg/runtime/patch"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 )
@@ -118,13 +117,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	defer func() {
 		r.Metrics.RecordReadiness(ctx, p)
 		r.Metrics.RecordDuration(ctx, p, start)
-		p.Status.ObservedGeneration = p.Generation
-		patchErr := patcher.Patch(ctx, p, patch.WithFieldOwner(v1alpha1.FieldManager), patch.WithOwnedConditions{Conditions: []string{
-			v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}})
-		if !p.DeletionTimestamp.IsZero() {
-			patchErr = kerrors.FilterOut(patchErr, apierrors.IsNotFound)
-		}
-		err = errors.Join(err, patchErr)
+		err = errors.Join(err, status.Patch(ctx, patcher, p))
 	}()
 	switch {
 	case !p.DeletionTimestamp.IsZero() || finished(p):

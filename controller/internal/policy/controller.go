@@ -23,6 +23,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/controller"
 	"github.com/fluxcd/pkg/runtime/patch"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 )
 
@@ -65,9 +66,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Re
 	defer func() {
 		r.Metrics.RecordReadiness(ctx, p)
 		r.Metrics.RecordDuration(ctx, p, start)
-		p.Status.ObservedGeneration = p.Generation
-		patchErr := patcher.Patch(ctx, p, patch.WithFieldOwner(v1alpha1.FieldManager), ownedConditions())
-		err = errors.Join(err, client.IgnoreNotFound(patchErr))
+		err = errors.Join(err, status.Patch(ctx, patcher, p))
 	}()
 	if !p.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
@@ -84,10 +83,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Re
 		}
 	}
 	return ctrl.Result{RequeueAfter: v.wait(r.Clock.Now())}, nil
-}
-
-func ownedConditions() patch.WithOwnedConditions {
-	return patch.WithOwnedConditions{Conditions: []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}}
 }
 
 // observation is what decide needs to know of the cluster.

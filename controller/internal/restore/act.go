@@ -167,7 +167,8 @@ const (
 	slowest     = 4 << 20 // bytes a second
 )
 
-// fill starts a mover for those volumes of the group that have no data yet.
+// fill starts a mover for those volumes of the group that have no data yet. Of the attempts before, only the last has
+// something to say.
 func (s scope) fill(ctx context.Context, index, attempt int) error {
 	i := slices.IndexFunc(s.world.groups, func(g group) bool { return g.Index == index })
 	g := s.world.groups[i]
@@ -201,7 +202,17 @@ func (s scope) fill(ctx context.Context, index, attempt int) error {
 	if running, err := s.countMovers(ctx); err != nil || running >= s.MaxMovers {
 		return err // another restore was faster: its turn comes
 	}
-	return s.Client.Create(ctx, job, client.FieldOwner(v1alpha1.FieldManager))
+	if err := s.Client.Create(ctx, job, client.FieldOwner(v1alpha1.FieldManager)); err != nil {
+		return err
+	}
+	for _, j := range g.jobs {
+		if j.attempt < attempt-1 {
+			if err := s.deleteJob(ctx, jobName(s.world.uid, index, j.attempt)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // record writes the proof onto the staging claim and then onto the volume, which is the one that counts. It comes before the

@@ -65,7 +65,7 @@ func mapper(scheme *runtime.Scheme) meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(scheme.PrioritizedVersionsAllGroups())
 	for gvk := range scheme.AllKnownTypes() {
 		switch gvk.Kind {
-		case "Deployment", "StatefulSet", "PersistentVolumeClaim", "ProtectionPolicy":
+		case "Deployment", "StatefulSet", "PersistentVolumeClaim", "ProtectionPolicy", "Secret":
 			m.Add(gvk, meta.RESTScopeNamespace)
 		case "Namespace":
 			m.Add(gvk, meta.RESTScopeRoot)

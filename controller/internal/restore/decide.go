@@ -52,11 +52,26 @@ func (a action) String() string {
 	return string(a.verb)
 }
 
-// maxAttempts is how often a group is tried.
-const maxAttempts = 3
+// What becomes of a group that its mover did not fill is decided by what the mover left:
+//
+//	it left                what it means                                                        then
+//	Unavailable            the store did not answer, or did not let the mover in                again
+//	Failed                 the volume or the node: full, an I/O error, no memory                again
+//	no result              the pod was killed or evicted, ran out of time, or its node is lost  again
+//	Damaged, Files         the vault answers, and does not hold the snapshot whole              given up
+//	Vault                  there is no vault, or the key is not its own                         given up
+//	Mismatch               the volume held something before, or holds other data than was saved given up
+//	another digest         the same, without an error                                           given up
+//	no pod                 the movers' image cannot be had                                      given up
+//
+// What may pass is tried again without end, ever more rarely. After patience attempts the restore is Stalled with it, so that
+// people look; it goes on by itself all the same once it passes. What is given up is tried again when a person asks.
+
+// patience is how many attempts may fail before people should know.
+const patience = 3
 
 // backoff is the pause after an attempt, counted from 0.
-func backoff(attempt int) time.Duration { return 10 * time.Second << attempt }
+func backoff(attempt int) time.Duration { return 10 * time.Second << min(attempt, 5) }
 
 // decide says what to do next, all of which can be done now. Nothing of it depends on anything but the world.
 func decide(w *world) []action {
@@ -137,12 +152,13 @@ func (w *world) decideGroup(g group) []action {
 		}
 	}
 	last := g.last()
+	why, _ := w.failure(g)
 	switch {
 	case len(records) > 0:
 		return records
 	case last != nil && last.deleting:
 		return nil
-	case last != nil && (missing == 0 || w.asked && w.failure(g) != ""):
+	case last != nil && (missing == 0 || w.asked && why != "" && !last.ended.IsZero()):
 		return []action{{verb: doDismiss, group: g.Index}}
 	case missing == 0 || unready > 0 || g.pods && last == nil || w.movers >= w.maxMovers:
 		return nil
@@ -181,27 +197,46 @@ func (w *world) proves(r mover.Result, v volume) bool {
 // retryDue says that the last attempt is over, another may help and the pause between them is over, too.
 func (w *world) retryDue(g group) bool {
 	last := g.last()
-	return !last.ended.IsZero() && w.failure(g) == "" && w.now.Sub(last.ended) >= backoff(last.attempt)
+	_, givenUp := w.failure(g)
+	return !last.ended.IsZero() && !givenUp && w.now.Sub(last.ended) >= backoff(last.attempt)
 }
 
-// failure says in words why a group will not be filled; empty while it still may.
-func (w *world) failure(g group) string {
-	last := g.last()
-	if last == nil || last.ended.IsZero() {
-		return ""
+// failure says in words why the newest attempt that is over did not fill a group, and whether the group is given up. It is
+// empty if that attempt filled it, or none is over.
+func (w *world) failure(g group) (why string, givenUp bool) {
+	tried := g.lastEnded()
+	if tried == nil {
+		return "", false
 	}
 	for _, v := range w.members(g) {
-		r, found := last.state.Results[stagingName(w.uid, v.Index)]
-		tried := last.attempt+1 >= maxAttempts
+		r, found := tried.state.Results[stagingName(w.uid, v.Index)]
+		says, final := r.Error, r.Permanent()
 		switch {
 		case v.hydrated() || found && w.proves(r, *v):
-		case found && r.Error == "":
-			return fmt.Sprintf("claim %s: what the mover wrote is not what was saved", v.Name)
-		case found && (r.Permanent() || tried):
-			return fmt.Sprintf("claim %s: %s", v.Name, r.Error)
-		case !found && (last.state.Terminal || tried):
-			return fmt.Sprintf("claim %s: %s", v.Name, last.state.Message)
+			continue
+		case !found:
+			says, final = tried.state.Message, tried.state.Terminal
+		case r.Error == "":
+			says, final = "what the mover wrote is not what was saved", true
 		}
+		if why == "" || final {
+			why = fmt.Sprintf("claim %s: %s", v.Name, says)
+		}
+		if final {
+			return why, true
+		}
+	}
+	return why, false
+}
+
+// stopped says in words why people should look after a group; empty while they need not.
+func (w *world) stopped(g group) string {
+	why, givenUp := w.failure(g)
+	switch {
+	case why == "" || givenUp:
+		return why
+	case g.lastEnded().attempt+1 >= patience:
+		return why + "; it is tried again"
 	}
 	return ""
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/match"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
 // answer is why a restore does not go on, in the three ways that differ: unknown, which may mend itself; final, which a
@@ -26,6 +27,23 @@ func (a *answer) Unwrap() error { return a.err }
 func unknown(reason string, err error) error { return &answer{reason: reason, err: err} }
 
 func final(reason string, err error) error { return &answer{reason: reason, final: true, err: err} }
+
+// fromPlanner sorts what stood in the way to a plan.
+func fromPlanner(err error) error {
+	var e *planner.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Step {
+	case planner.StepVault:
+		return fromVault(e.Err)
+	case planner.StepGit:
+		return fromGit(e.Err)
+	case planner.StepMatch:
+		return fromMatch(e.Err)
+	}
+	return final(v1alpha1.ReasonRenderFailed, e.Err)
+}
 
 // fromVault: whatever a vault fails with, it proves nothing about the points in it.
 func fromVault(err error) error {

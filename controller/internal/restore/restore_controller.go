@@ -25,6 +25,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 	engine "github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -46,9 +47,7 @@ type Vaults interface {
 
 // Repository is an open Git repository; *git.Repository is one.
 type Repository interface {
-	URL() string
-	Resolve(ctx context.Context, ref git.Ref, path string) (v1alpha1.Revision, error)
-	Materialise(ctx context.Context, revision v1alpha1.Revision, dir string) error
+	planner.Repository
 	Close() error
 }
 

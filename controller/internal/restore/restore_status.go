@@ -12,8 +12,8 @@ import (
 	"github.com/fluxcd/pkg/runtime/patch"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
@@ -26,10 +26,8 @@ const defaultTimeout = 10 * time.Minute
 // writeStatus patches what changed and says it in events.
 func (r *Reconciler) writeStatus(ctx context.Context, patcher *patch.SerialPatcher, before, restore *v1alpha1.Restore) error {
 	restore.Status.LastHandledReconcileAt = restore.Annotations[v1alpha1.AnnotationReconcileAt]
-	err := patcher.Patch(ctx, restore, patch.WithFieldOwner(v1alpha1.FieldManager), patch.WithStatusObservedGeneration{},
-		patch.WithOwnedConditions{Conditions: []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}})
-	if err != nil {
-		return client.IgnoreNotFound(err)
+	if err := status.Patch(ctx, patcher, restore); err != nil {
+		return err
 	}
 	for _, e := range eventsBetween(before, restore) {
 		r.Recorder.Event(restore, e.kind, e.reason, e.message)
@@ -148,7 +146,7 @@ func (w *world) reportVolume(v volume, out *v1alpha1.VolumeRestore, now metav1.T
 // stateOf says in words for people where a volume stands.
 func (w *world) stateOf(v volume, g group) (v1alpha1.HydrationState, string) {
 	at, why := v.where(g, w.uid)
-	if failure := w.failure(g); failure != "" && !v.hydrated() {
+	if failure := w.stopped(g); failure != "" && !v.hydrated() {
 		return v1alpha1.HydrationFailed, failure
 	}
 	switch at {
@@ -244,15 +242,12 @@ func conclude(restore *v1alpha1.Restore, w *world, failure error) {
 	}
 }
 
-// outcome names what failed for good, and says whether anything is still under way. The volumes of a group that failed are
-// not: its pod needs all of them.
+// outcome names what people should look after, and says whether anything else is still under way. The volumes of a group that
+// has stopped are not: its pod needs all of them.
 func (w *world) outcome() (failed []string, working bool) {
 	for _, g := range w.groups {
 		reasons := w.blocked(g)
 		failed = append(failed, reasons...)
-		if last := g.last(); last != nil && last.ended.IsZero() {
-			working = true
-		}
 		for _, v := range w.members(g) {
 			at, _ := v.where(g, w.uid)
 			working = working || len(reasons) == 0 && at != stepDone
@@ -264,7 +259,7 @@ func (w *world) outcome() (failed []string, working bool) {
 // blocked says in words why a group will not get all of its data.
 func (w *world) blocked(g group) []string {
 	var reasons []string
-	if failure := w.failure(g); failure != "" {
+	if failure := w.stopped(g); failure != "" {
 		reasons = append(reasons, failure)
 	}
 	for _, v := range w.members(g) {

@@ -374,16 +374,23 @@ func TestRefusedOnlyUntilAsked(t *testing.T) {
 }
 
 // TestHydrateFails: a volume that cannot be filled stops its own workload and no other, is named, and is never handed over.
+// The restore goes on when the reason has passed, by itself or asked to.
 func TestHydrateFails(t *testing.T) {
+	for name, asked := range map[string]bool{"by itself": false, "asked": true} {
+		t.Run(name, func(t *testing.T) { hydrateFails(t, asked) })
+	}
+}
+
+func hydrateFails(t *testing.T, asked bool) {
 	ctx := t.Context()
 	b := newBench(ctx, t, newFakeCluster(t), "shop")
-	b.save(ctx)
+	record := b.save(ctx)
 	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
 	b.broken["snapshot-of-wal-db-0"] = mover.Result{Error: "the store did not answer", Reason: mover.ReasonUnavailable}
 	started := b.now
 	b.run(ctx, isStalled)
 	r := b.restore(ctx)
-	if got := conditions.GetMessage(r, v1alpha1.ConditionReady); !strings.Contains(got, "shop/wal-db-0: the store did not answer") {
+	if got := conditions.GetMessage(r, v1alpha1.ConditionReady); !strings.Contains(got, "shop/wal-db-0: the store did not answer; it is tried again") {
 		t.Errorf("message %q", got)
 	}
 	for _, v := range r.Status.Volumes {
@@ -391,7 +398,7 @@ func TestHydrateFails(t *testing.T) {
 		switch v.Claim {
 		case "wal-db-0":
 			want = v1alpha1.HydrationFailed
-			if v.Attempts != maxAttempts {
+			if v.Attempts != patience {
 				t.Errorf("%d attempts", v.Attempts)
 			}
 		case "data-db-0": // whole, and of no use to a pod that lacks the other
@@ -404,11 +411,32 @@ func TestHydrateFails(t *testing.T) {
 	if waited := b.now.Sub(started); waited < backoff(0)+backoff(1) {
 		t.Errorf("three attempts within %s", waited)
 	}
-	// Asked again when the store answers, the same restore goes on.
+	b.staysStalled(ctx, 6)
 	delete(b.broken, "snapshot-of-wal-db-0")
-	metav1.SetMetaDataAnnotation(&r.ObjectMeta, v1alpha1.AnnotationReconcileAt, "now")
-	b.must(b.Update(ctx, r))
+	if asked {
+		r = b.restore(ctx)
+		metav1.SetMetaDataAnnotation(&r.ObjectMeta, v1alpha1.AnnotationReconcileAt, "now")
+		b.must(b.Update(ctx, r))
+	}
 	b.run(ctx, isReady)
+	b.restored(ctx, record)
+}
+
+// staysStalled lets a volume fail until that attempt: the restore says the same all the while, and does not keep every mover.
+func (b *bench) staysStalled(ctx context.Context, attempt int32) {
+	b.t.Helper()
+	said := conditions.GetMessage(b.restore(ctx), v1alpha1.ConditionReady)
+	b.run(ctx, func(r *v1alpha1.Restore) bool {
+		if got := conditions.GetMessage(r, v1alpha1.ConditionReady); !isStalled(r) || got != said {
+			b.t.Errorf("said %q, and now %q", said, got)
+		}
+		return slices.ContainsFunc(r.Status.Volumes, func(v v1alpha1.VolumeRestore) bool { return v.Attempts == attempt })
+	})
+	var jobs batchv1.JobList
+	b.must(b.List(ctx, &jobs))
+	if len(jobs.Items) > 2 {
+		b.t.Errorf("%d movers are kept", len(jobs.Items))
+	}
 }
 
 // TestUnhealthy: a workload that does not become healthy in time is named; if it does later, the restore is complete.

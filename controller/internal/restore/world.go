@@ -221,6 +221,12 @@ func (g group) last() *job {
 	return &last
 }
 
+// lastEnded is the newest attempt that is over; nil if none is.
+func (g group) lastEnded() *job {
+	over := slices.DeleteFunc(slices.Clone(g.jobs), func(j job) bool { return j.ended.IsZero() })
+	return group{jobs: over}.last()
+}
+
 // members are the volumes of a group.
 func (w *world) members(g group) []*volume {
 	var out []*volume

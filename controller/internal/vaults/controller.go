@@ -19,6 +19,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/controller"
 	"github.com/fluxcd/pkg/runtime/patch"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 )
@@ -70,10 +71,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Re
 	defer func() {
 		r.Metrics.RecordReadiness(ctx, v)
 		r.Metrics.RecordDuration(ctx, v, start)
-		v.Status.ObservedGeneration = v.Generation
-		patchErr := patcher.Patch(ctx, v, patch.WithFieldOwner(v1alpha1.FieldManager), patch.WithOwnedConditions{Conditions: []string{
-			v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}})
-		err = errors.Join(err, client.IgnoreNotFound(patchErr))
+		err = errors.Join(err, status.Patch(ctx, patcher, v))
 	}()
 	looked, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
