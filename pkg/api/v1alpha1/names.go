@@ -18,12 +18,11 @@ const (
 )
 
 const (
-	// AnnotationExclude on a claim, or on an object that Git does not hold, keeps it out of every restore point; its value is
-	// the reason.
+	// AnnotationExclude on a claim keeps it out of every restore point; its value is the reason.
 	AnnotationExclude = "lockstep.dev/exclude"
-	// AnnotationRestoredFrom on a claim, or on an object that Git does not hold, names the restore point that it came from.
+	// AnnotationRestoredFrom on a claim names the restore point that its data came from.
 	AnnotationRestoredFrom = "lockstep.dev/restored-from"
-	// AnnotationOwners on an object that came out of a restore point names who owned it: "<kind>/<name>", separated by commas.
+	// AnnotationOwners on a Secret that came out of a restore point names who owned it: "<kind>/<name>", separated by commas.
 	AnnotationOwners = "lockstep.dev/owners"
 	// AnnotationReconcileAt on any kind asks for a reconciliation now; its value is any new text.
 	AnnotationReconcileAt = "lockstep.dev/reconcile-at"
