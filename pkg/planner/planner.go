@@ -15,7 +15,6 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/match"
-	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
 	"github.com/lockstep-dr/lockstep/pkg/render"
 	"github.com/lockstep-dr/lockstep/pkg/residual"
@@ -120,7 +119,7 @@ func (p *Planner) Plan(ctx context.Context, q Request) (*Replay, error) {
 		return nil, err
 	}
 	made, err := plan.New(plan.Input{
-		Choice: choice.Choice, Revision: choice.Revision, Objects: objects, Residual: keys(set), Facts: known,
+		Choice: choice.Choice, Revision: choice.Revision, Objects: objects, Residual: set.Keys(), Facts: known,
 	})
 	if err != nil {
 		return nil, failed(StepRender, err)
@@ -203,14 +202,6 @@ func (p *Planner) residual(ctx context.Context, choice Choice) (residual.Set, er
 	}
 	set, err := residual.Decode(data)
 	return set, failed(StepVault, err)
-}
-
-func keys(set residual.Set) []object.Key {
-	var out []object.Key
-	for _, s := range set.Secrets {
-		out = append(out, object.Key{Kind: object.Secret.Kind, Namespace: s.Namespace, Name: s.Name})
-	}
-	return out
 }
 
 // Auth reads the credentials of a repository from the data of a Secret, whose keys are those of Flux.

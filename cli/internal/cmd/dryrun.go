@@ -76,6 +76,9 @@ func plannerError(err error) error {
 	case planner.StepGit:
 		return gitError(e.Err)
 	case planner.StepMatch:
+		if mismatch := (*match.MismatchError)(nil); errors.As(e.Err, &mismatch) {
+			return fault.New(fault.Refused, "", "%w", e.Err)
+		}
 		return matchError(e.Err)
 	}
 	return e.Err

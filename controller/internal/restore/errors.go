@@ -54,10 +54,13 @@ func fromVault(err error) error {
 	return unknown(reason, err)
 }
 
-// fromMatch: the vault was read whole, so that its answers are proofs.
+// fromMatch: the vault has answered, and its answers are proofs.
 func fromMatch(err error) error {
 	if e := (*match.AbsentError)(nil); errors.As(err, &e) {
 		return final(v1alpha1.ReasonPointNotFound, err)
+	}
+	if e := (*match.MismatchError)(nil); errors.As(err, &e) {
+		return final(v1alpha1.ReasonRefused, err)
 	}
 	return final(v1alpha1.ReasonInvalidSpec, err)
 }
