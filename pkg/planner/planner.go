@@ -74,7 +74,7 @@ const (
 	// StepGit: the repository does not answer, or has proven that it does not hold what was asked for; the errors of
 	// pkg/git tell.
 	StepGit Step = "Git"
-	// StepMatch: the vault was read whole, and what it holds does not answer the request. The errors of pkg/match tell.
+	// StepMatch: the vault has answered, and holds no one point for the request. The errors of pkg/match tell.
 	StepMatch Step = "Match"
 	// StepRender: the commit does not render, or not to objects of the shape of their kinds.
 	StepRender Step = "Render"

@@ -74,7 +74,7 @@ const (
 
 // Reasons of Restore.
 const (
-	// ReasonPointNotFound: proven absent: the vault was read whole and holds no matching point.
+	// ReasonPointNotFound: proven absent: the vault has answered and holds no matching point.
 	ReasonPointNotFound = "PointNotFound"
 	// ReasonPointUnknown: whether there is a matching point cannot be known now. Nothing is created.
 	ReasonPointUnknown = "PointUnknown"
