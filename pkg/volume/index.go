@@ -137,7 +137,8 @@ func (v *Vault) loadIndex(ctx context.Context) (*index, error) {
 // a save stores its chunks anew; one that no index describes (its save was killed, or its index is damaged) is read.
 func (v *Vault) checkIndex(ctx context.Context) (x *index, err error) {
 	// Read before the packs are listed: a pack that is deleted meanwhile is either named here or not listed.
-	var condemned, known = map[packID]bool{}, map[packID]uint32{}
+	var condemned map[packID]bool
+	var known map[packID]uint32
 	err = both(ctx, func(ctx context.Context) (err error) {
 		condemned, err = v.condemned(ctx)
 		return err

@@ -3,7 +3,6 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -21,7 +20,6 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/object"
-	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
 type applyOptions struct {
@@ -73,7 +71,7 @@ type appliedObject struct {
 	Action string `json:"action"`
 }
 
-func (p *Program) apply(ctx context.Context, o applyOptions) (err error) {
+func (p *Program) apply(ctx context.Context, o applyOptions) error {
 	if o.source.repository == "" {
 		return fault.New(fault.Usage, "Name it with --repo.", "no repository")
 	}
@@ -84,18 +82,9 @@ func (p *Program) apply(ctx context.Context, o applyOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	repository, err := o.source.open(ctx, c, c.Namespace)
+	rev, objects, err := o.source.render(ctx, c, c.Namespace, o.ref)
 	if err != nil {
 		return err
-	}
-	defer func() { err = errors.Join(err, repository.Close()) }()
-	rev, err := repository.Resolve(ctx, o.ref, o.source.path)
-	if err != nil {
-		return gitError(err)
-	}
-	objects, err := planner.Render(ctx, repository, rev)
-	if err != nil {
-		return plannerError(err)
 	}
 	application, policies, err := owner(objects, o.application)
 	if err != nil {

@@ -21,7 +21,6 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/object"
-	"github.com/lockstep-dr/lockstep/pkg/planner"
 	"github.com/lockstep-dr/lockstep/pkg/residual"
 )
 
@@ -159,19 +158,10 @@ func (p *Program) residualOf(ctx context.Context, c *kube.Cluster, o residualOpt
 }
 
 // render adds what a commit holds to the scope.
-func (o *residualOptions) render(ctx context.Context, c *kube.Cluster, scope *residual.Scope) (err error) {
-	repository, err := o.source.open(ctx, c, c.Namespace)
+func (o *residualOptions) render(ctx context.Context, c *kube.Cluster, scope *residual.Scope) error {
+	_, objects, err := o.source.render(ctx, c, c.Namespace, o.ref)
 	if err != nil {
 		return err
-	}
-	defer func() { err = errors.Join(err, repository.Close()) }()
-	rev, err := repository.Resolve(ctx, o.ref, o.source.path)
-	if err != nil {
-		return gitError(err)
-	}
-	objects, err := planner.Render(ctx, repository, rev)
-	if err != nil {
-		return plannerError(err)
 	}
 	for _, u := range objects {
 		scope.Rendered = append(scope.Rendered, object.KeyOf(u))

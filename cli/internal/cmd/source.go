@@ -9,9 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/planner"
 	"github.com/lockstep-dr/lockstep/pkg/revision"
@@ -45,6 +47,24 @@ func (s *source) check() error {
 		return fault.New(fault.Usage, "", "the path %q leaves the repository", s.path)
 	}
 	return nil
+}
+
+// render opens the repository and gives the objects of a commit.
+func (s *source) render(
+	ctx context.Context, c client.Client, namespace string, ref git.Ref,
+) (at v1alpha1.Revision, objects []*unstructured.Unstructured, err error) {
+	repository, err := s.open(ctx, c, namespace)
+	if err != nil {
+		return at, nil, err
+	}
+	defer func() { err = errors.Join(err, repository.Close()) }()
+	if at, err = repository.Resolve(ctx, ref, s.path); err != nil {
+		return at, nil, gitError(err)
+	}
+	if objects, err = planner.Render(ctx, repository, at); err != nil {
+		return at, nil, plannerError(err)
+	}
+	return at, objects, nil
 }
 
 // open prepares to read the repository. Close it.
