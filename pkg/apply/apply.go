@@ -111,26 +111,61 @@ func (a *Applier) stage(ctx context.Context, objects []*unstructured.Unstructure
 	sort.Sort(ssa.SortableUnstructureds(objects))
 	a.manager.SetOwnerLabels(objects, a.application.Name, a.application.Namespace)
 	actions := make([]Action, len(objects))
-	for i, o := range objects {
+	err := each(ctx, objects, func(i int, o *unstructured.Unstructured) error {
 		if err := a.place(o); err != nil {
-			return nil, refused(o, err)
+			return err
 		}
 		change, _, _, err := a.manager.Diff(ctx, o, ssa.DefaultDiffOptions())
-		if err != nil {
-			return nil, refused(o, err)
+		if err == nil {
+			actions[i] = Action(change.Action)
 		}
-		actions[i] = Action(change.Action)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	var done []Entry
-	for i, o := range objects {
-		if actions[i] != Unchanged {
-			if err := a.apply(ctx, o, v1alpha1.FieldManager); err != nil {
-				return done, refused(o, err)
-			}
+	for from := 0; from < len(objects); {
+		to := from + sameKind(objects[from:])
+		entries, err := a.change(ctx, objects[from:to], actions[from:to])
+		done = append(done, entries...)
+		if err != nil {
+			return done, err
 		}
-		done = append(done, Entry{Key: object.KeyOf(o), Action: actions[i]})
+		from = to
 	}
 	return done, nil
+}
+
+// sameKind counts the objects at the beginning that are of one kind. Kinds are applied one after another: a quota before pods.
+func sameKind(objects []*unstructured.Unstructured) int {
+	kind := objects[0].GroupVersionKind()
+	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GroupVersionKind() != kind })
+	if i < 0 {
+		return len(objects)
+	}
+	return i
+}
+
+// change applies those of the objects that are to change, and says which were.
+func (a *Applier) change(ctx context.Context, objects []*unstructured.Unstructured, actions []Action) ([]Entry, error) {
+	applied := make([]bool, len(objects))
+	err := each(ctx, objects, func(i int, o *unstructured.Unstructured) error {
+		if actions[i] == Unchanged {
+			applied[i] = true
+			return nil
+		}
+		err := a.apply(ctx, o, v1alpha1.FieldManager)
+		applied[i] = err == nil
+		return err
+	})
+	var done []Entry
+	for i, o := range objects {
+		if applied[i] {
+			done = append(done, Entry{Key: object.KeyOf(o), Action: actions[i]})
+		}
+	}
+	return done, err
 }
 
 func (a *Applier) apply(ctx context.Context, o *unstructured.Unstructured, manager string) error {
@@ -164,7 +199,10 @@ func (a *Applier) usable(ctx context.Context, definitions []*unstructured.Unstru
 	}
 	for _, o := range definitions {
 		for _, kind := range served(o) {
-			if err := a.answers(ctx, kind); err != nil {
+			err := wait.PollUntilContextTimeout(ctx, pollInterval, definitionTimeout, true, func(ctx context.Context) (bool, error) {
+				return a.answers(ctx, kind), nil
+			})
+			if err != nil {
 				return refused(o, fmt.Errorf("waiting for %s to be served: %w", kind.Kind, err))
 			}
 		}
@@ -172,17 +210,13 @@ func (a *Applier) usable(ctx context.Context, definitions []*unstructured.Unstru
 	return nil
 }
 
-// answers waits until the API server lists a kind: Established comes a little before that.
-func (a *Applier) answers(ctx context.Context, kind schema.GroupVersionKind) error {
-	return wait.PollUntilContextTimeout(ctx, pollInterval, definitionTimeout, true, func(ctx context.Context) (bool, error) {
-		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(kind)
-		err := a.client.List(ctx, list, client.Limit(1))
-		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		return true, nil // also when refused: it is there
-	})
+// answers tells whether the API server lists a kind: Established comes a little before that. Any answer but that there is no
+// such kind, a refusal too, comes from where it is served.
+func (a *Applier) answers(ctx context.Context, kind schema.GroupVersionKind) bool {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(kind)
+	err := a.client.List(ctx, list, client.Limit(1))
+	return !meta.IsNoMatchError(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil
 }
 
 // served are the kinds that a CustomResourceDefinition brings.

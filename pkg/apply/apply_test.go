@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
@@ -56,6 +57,7 @@ func parse(t *testing.T, manifests string) []*unstructured.Unstructured {
 // cluster is a real API server, without the controllers that would give objects a status: tests write that themselves.
 type cluster struct {
 	client.Client
+	config *rest.Config
 }
 
 // application is the one that tests apply for.
@@ -81,7 +83,7 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := &cluster{c}
+	shared := &cluster{c, config}
 	for name, test := range map[string]func(*testing.T, *cluster){
 		"stages":                testStages,
 		"again":                 testAgain,
@@ -92,6 +94,9 @@ func TestCluster(t *testing.T) {
 		"health":                testHealth,
 		"wait":                  testWait,
 		"stamp":                 testStamp,
+		"put":                   testPut,
+		"usable":                testUsable,
+		"many":                  testMany,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, shared) })
 	}

@@ -77,17 +77,29 @@ func (e *UnhealthyError) Error() string {
 // Unwrap returns why the health is not known.
 func (e *UnhealthyError) Unwrap() error { return e.Err }
 
-// Health reads each object once and says how it fares; the keys are those of the objects given. Lockstep's own kinds are
+// Health reads the objects once and says how each fares; the keys are those of the objects given. Lockstep's own kinds are
 // Current as soon as they exist: their conditions are about the data, not about what was deployed. An error means that
 // the health is not known.
 func (a *Applier) Health(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]Status, error) {
-	found := make(map[object.Key]Status, len(objects))
-	for _, o := range objects {
-		st, err := a.health(ctx, o)
-		if err != nil {
-			return nil, refused(o, err)
+	listed, err := a.listed(ctx, objects)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Status, len(objects))
+	err = each(ctx, objects, func(i int, o *unstructured.Unstructured) (err error) {
+		if live := listed[object.KeyOf(o)]; live != nil {
+			all[i], err = a.judge(ctx, live)
+		} else {
+			all[i], err = a.health(ctx, o)
 		}
-		found[object.KeyOf(o)] = st
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[object.Key]Status, len(objects))
+	for i, o := range objects {
+		found[object.KeyOf(o)] = all[i]
 	}
 	return found, nil
 }
@@ -106,6 +118,10 @@ func (a *Applier) health(ctx context.Context, o *unstructured.Unstructured) (Sta
 	case err != nil:
 		return Status{}, err
 	}
+	return a.judge(ctx, live)
+}
+
+func (a *Applier) judge(ctx context.Context, live *unstructured.Unstructured) (Status, error) {
 	if live.GroupVersionKind().Group == v1alpha1.GroupVersion.Group {
 		return Status{Health: Current}, nil
 	}

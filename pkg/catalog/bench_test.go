@@ -69,7 +69,7 @@ func BenchmarkFind(b *testing.B) {
 		records = append(records, r)
 	}
 	l.putBare(records...)
-	if _, err := catalog.Reindex(b.Context(), l.vault); err != nil {
+	if _, err := catalog.Reindex(b.Context(), l.vault, catalog.ReindexOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	target := records[points/2]

@@ -30,7 +30,7 @@ func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 	}
 	x, err := startIndex(ctx, v)
 	if err == nil {
-		_, err = x.add(ctx, r)
+		_, err = count(ctx, x.names([]point.Record{r}), x.put, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("indexing restore point %q: %w", r.ID, err)
@@ -83,6 +83,15 @@ func List(ctx context.Context, v *volume.Vault) ([]point.Record, error) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return records, nil
+}
+
+// Count says how many records the vault has, from a listing alone.
+func Count(ctx context.Context, v *volume.Vault) (int, error) {
+	n, err := v.CountDocuments(ctx, point.DocumentKind)
+	if err != nil {
+		return 0, fmt.Errorf("counting restore points: %w", err)
+	}
+	return n, nil
 }
 
 // Get returns one record, or ErrPointNotFound.

@@ -160,6 +160,13 @@ func (x *index) before(ctx context.Context, q match.Query) ([]point.Record, erro
 
 // revised returns the newest points of the commit, or else of its tree, or else of the nearest ancestor that has one.
 func (x *index) revised(ctx context.Context, q match.Query) ([]point.Record, error) {
+	if q.Revision.Repository == "" {
+		places, err := x.below(ctx, byCommit(q.Revision.Commit))
+		if err != nil {
+			return nil, err
+		}
+		return x.inPlaces(ctx, byCommit(q.Revision.Commit), places, q.Application, order{}, 1)
+	}
 	place := placeOf(q.Revision.Repository, q.Revision.Path)
 	found, err := x.first(ctx, byCommit(q.Revision.Commit), place, q.Application, order{}, 1)
 	if err != nil || len(found) > 0 {
@@ -220,15 +227,12 @@ func (x *index) ofApplication(ctx context.Context, application string, o order, 
 
 // inPlaces is first for several places.
 func (x *index) inPlaces(ctx context.Context, root string, places []string, application string, o order, n int) ([]point.Record, error) {
-	var found []point.Record
-	for _, place := range places {
-		more, err := x.first(ctx, root, place, application, o, n)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, more...)
-	}
-	return found, nil
+	in := make([][]point.Record, len(places))
+	err := each(ctx, len(places), func(ctx context.Context, i int) (err error) {
+		in[i], err = x.first(ctx, root, places[i], application, o, n)
+		return err
+	})
+	return slices.Concat(in...), err
 }
 
 // near returns points that come close to a query which none fits: from where else its commit was, from its directory and of its

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -419,10 +420,19 @@ func TestReindex(t *testing.T) {
 	if _, err := catalog.Find(t.Context(), l.vault, match.Query{Revision: old.Revision}, nil); !isAbsent(err) {
 		t.Fatalf("without its names: got %v", err)
 	}
-	for _, want := range []bool{true, false} {
-		written, err := catalog.Reindex(t.Context(), l.vault)
-		if err != nil || want != (written > 0) {
-			t.Errorf("wrote %d, %v", written, err)
+	before := l.memory.Names()
+	planned, err := catalog.Reindex(t.Context(), l.vault, catalog.ReindexOptions{DryRun: true})
+	if err != nil || planned.Written == 0 || planned.Written != planned.Names || planned.Records != 2 {
+		t.Errorf("a dry run would write %+v, %v", planned, err)
+	}
+	if diff := cmp.Diff(before, l.memory.Names()); diff != "" {
+		t.Errorf("a dry run changed the vault (-before +after):\n%s", diff)
+	}
+	for _, want := range []int{planned.Written, 0} {
+		var last atomic.Int64
+		r, err := catalog.Reindex(t.Context(), l.vault, catalog.ReindexOptions{Progress: func(done, _ int) { last.Store(max(last.Load(), int64(done))) }})
+		if err != nil || r.Written != want || int(last.Load()) == 0 {
+			t.Errorf("wrote %+v, %v, want %d names; progress ended at %d", r, err, want, last.Load())
 		}
 	}
 	for _, r := range []point.Record{old, lost} {
@@ -469,7 +479,7 @@ func TestManyPointsWithOnePrefix(t *testing.T) {
 		records = append(records, numbered(n, "shop/shop", "deploy", start.Add(time.Duration(n)*time.Minute), 1, 1))
 	}
 	l.putBare(records...)
-	if _, err := catalog.Reindex(t.Context(), l.vault); err != nil {
+	if _, err := catalog.Reindex(t.Context(), l.vault, catalog.ReindexOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := catalog.Find(t.Context(), l.vault, match.Query{PointID: "2026"}, nil)

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -76,75 +75,10 @@ func startIndex(ctx context.Context, v *volume.Vault) (*index, error) {
 	if err != nil || x != nil {
 		return x, err
 	}
-	if _, err := Reindex(ctx, v); err != nil {
+	if _, err := Reindex(ctx, v, ReindexOptions{}); err != nil {
 		return nil, err
 	}
 	return openIndex(ctx, v)
-}
-
-// Reindex writes what the index lacks of the vault's records, and returns the number of documents that it wrote. It reads
-// every record. Records that Put wrote are in the index already; this is for those that something else wrote, and for names
-// that got lost.
-func Reindex(ctx context.Context, v *volume.Vault) (int, error) {
-	written, err := reindex(ctx, v)
-	if err != nil {
-		return written, fmt.Errorf("indexing restore points: %w", err)
-	}
-	return written, nil
-}
-
-func reindex(ctx context.Context, v *volume.Vault) (int, error) {
-	fresh := make([]byte, secretLength)
-	rand.Read(fresh)
-	if err := v.PutDocument(ctx, indexKind, secretName, fresh); err != nil && !errors.Is(err, volume.ErrDocumentExists) {
-		return 0, err
-	}
-	d, err := v.Document(ctx, indexKind, secretName) // whoever came first
-	if err != nil {
-		return 0, err
-	}
-	x, err := newIndex(v, d.Data)
-	if err != nil {
-		return 0, err
-	}
-	records, err := List(ctx, v)
-	if err != nil {
-		return 0, err
-	}
-	written, err := x.add(ctx, records...)
-	if err != nil {
-		return written, err
-	}
-	_, err = putOnce(ctx, v, indexKind, startedName, d.Data)
-	return written, err
-}
-
-// add writes the names of records, and returns how many there were not.
-func (x *index) add(ctx context.Context, records ...point.Record) (int, error) {
-	names := map[name]bool{}
-	for _, r := range records {
-		for _, way := range ways(r) {
-			for i := 1; i < len(way); i++ {
-				names[name{x.kind(way[:i]...), way[i]}] = true
-			}
-		}
-	}
-	all := make([]name, 0, len(names))
-	for n := range names {
-		all = append(all, n)
-	}
-	fresh := make([]bool, len(all))
-	err := each(ctx, len(all), func(ctx context.Context, i int) (err error) {
-		fresh[i], err = putOnce(ctx, x.vault, all[i].kind, all[i].name, nil)
-		return err
-	})
-	written := 0
-	for _, f := range fresh {
-		if f {
-			written++
-		}
-	}
-	return written, err
 }
 
 // name is one document of the index.

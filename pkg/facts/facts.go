@@ -11,6 +11,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -105,15 +106,27 @@ func claimFact(ctx context.Context, c client.Reader, name object.Name, found pla
 	if err != nil {
 		return fmt.Errorf("reading claim %q: %w", name, err)
 	}
-	fact := plan.ClaimFact{
-		Phase: claim.Status.Phase, VolumeName: claim.Spec.VolumeName, Deleting: claim.DeletionTimestamp != nil,
-		RestoreUID: claim.Labels[v1alpha1.LabelRestore], Request: claim.Spec.Resources.Requests.Storage().Value(),
+	found.Claims[name] = plan.ClaimFact{
+		UID: claim.UID, Phase: claim.Status.Phase, Deleting: claim.DeletionTimestamp != nil, RestoreUID: claim.Labels[v1alpha1.LabelRestore], Spec: claim.Spec,
 	}
-	if claim.Spec.StorageClassName != nil {
-		fact.StorageClass = *claim.Spec.StorageClassName
-	}
-	found.Claims[name] = fact
 	return nil
+}
+
+// Existing says which of the objects exist. The reader must not be a cache.
+func Existing(ctx context.Context, c client.Reader, objects []*unstructured.Unstructured) (map[object.Key]bool, error) {
+	found := map[object.Key]bool{}
+	for _, u := range objects {
+		live := &metav1.PartialObjectMetadata{}
+		live.SetGroupVersionKind(u.GroupVersionKind())
+		err := c.Get(ctx, client.ObjectKeyFromObject(u), live)
+		switch {
+		case err == nil:
+			found[object.KeyOf(u)] = true
+		case !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err):
+			return nil, fmt.Errorf("looking for %s: %w", object.KeyOf(u), err)
+		}
+	}
+	return found, nil
 }
 
 func classFacts(ctx context.Context, c client.Reader, classes map[string]plan.ClassFact) error {

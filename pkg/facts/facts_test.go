@@ -37,7 +37,7 @@ func rendered(apiVersion, kind, namespace, name string) *unstructured.Unstructur
 }
 
 func mapper() meta.RESTMapper {
-	m := meta.NewDefaultRESTMapper(nil)
+	m := meta.NewDefaultRESTMapper([]schema.GroupVersion{corev1.SchemeGroupVersion})
 	m.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), meta.RESTScopeNamespace)
 	m.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
 	return m
@@ -72,6 +72,16 @@ func existing() []client.Object {
 	}
 }
 
+// specOf is that of an existing claim.
+func specOf(namespace, name string) corev1.PersistentVolumeClaimSpec {
+	for _, o := range existing() {
+		if claim, ok := o.(*corev1.PersistentVolumeClaim); ok && claim.Namespace == namespace && claim.Name == name {
+			return claim.Spec
+		}
+	}
+	return corev1.PersistentVolumeClaimSpec{}
+}
+
 func TestRead(t *testing.T) {
 	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(existing()...).Build()
 	choice := match.Choice{Record: point.Record{Volumes: []point.Volume{{Namespace: "shop", Claim: "data"}, {Namespace: "gone", Claim: "data"}}}}
@@ -84,7 +94,7 @@ func TestRead(t *testing.T) {
 	}
 	want := plan.Facts{
 		Claims: map[object.Name]plan.ClaimFact{
-			{Namespace: "shop", Name: "data"}: {Phase: corev1.ClaimBound, VolumeName: "pv", RestoreUID: "uid", Restore: object.Name{Namespace: "shop", Name: "first"}, StorageClass: "fast", Request: 1 << 30},
+			{Namespace: "shop", Name: "data"}: {Phase: corev1.ClaimBound, RestoreUID: "uid", Restore: object.Name{Namespace: "shop", Name: "first"}, Spec: specOf("shop", "data")},
 			{Namespace: "gone", Name: "data"}: {RestoreUID: "deleted"},
 		},
 		StorageClasses: map[string]plan.ClassFact{"fast": {Provisioner: "p", WaitForFirstConsumer: true}, "slow": {Provisioner: "q", Default: true}},
@@ -95,6 +105,23 @@ func TestRead(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)
+	}
+}
+
+// TestExisting: what does not answer may well exist.
+func TestExisting(t *testing.T) {
+	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithRESTMapper(mapper()).WithObjects(existing()...).Build()
+	objects := []*unstructured.Unstructured{rendered("v1", "Namespace", "", "shop"), rendered("v1", "Namespace", "", "other"), rendered("example.org/v1", "Banner", "", "sale")}
+	found, err := facts.Existing(t.Context(), c, objects)
+	if diff := cmp.Diff(map[object.Key]bool{{Kind: "Namespace", Name: "shop"}: true}, found); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	silent := errors.New("no answer")
+	deaf := interceptor.NewClient(c, interceptor.Funcs{Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+		return silent
+	}})
+	if _, err := facts.Existing(t.Context(), deaf, objects); !errors.Is(err, silent) {
+		t.Errorf("got %v", err)
 	}
 }
 

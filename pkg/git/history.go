@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -108,7 +109,7 @@ func (r *Repository) tip(ctx context.Context, name string) (*object.Commit, erro
 // Ancestors returns commits before that of rev, the nearest first and at most as many as limit says (0: 1,000). Nearness counts
 // steps from child to parent; among equals the first parent goes first. Schema names files and directories that tell
 // whether one commit understands the data of the other: an ancestor differs if one of them is not the same; by
-// default it is the path of rev.
+// default it is the path of rev. That one of them is not in rev is ErrPathNotFound.
 func (r *Repository) Ancestors(ctx context.Context, rev v1alpha1.Revision, limit int, schema ...string) ([]revision.Ancestor, error) {
 	found, err := r.ancestors(ctx, rev, limit, schema)
 	if err != nil {
@@ -140,6 +141,9 @@ func (r *Repository) ancestors(ctx context.Context, rev v1alpha1.Revision, limit
 		}
 		if want == nil { // the commit itself
 			want = have
+			if i := slices.Index(have, plumbing.ZeroHash); i >= 0 {
+				return false, fmt.Errorf("%w: %q", ErrPathNotFound, schema[i])
+			}
 			return true, nil
 		}
 		a := revision.Ancestor{Commit: c.Hash.String()}

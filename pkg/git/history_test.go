@@ -64,7 +64,6 @@ func TestAncestors(t *testing.T) {
 				{"other", 0, nil, all(false, false, true, true)},
 				{"deploy", 0, []string{"deploy/schema.sql"}, all(false, true, false, true)},
 				{"deploy", 0, []string{"./other/", "deploy/schema.sql"}, all(false, true, true, true)},
-				{"deploy", 0, []string{"none"}, all(false, false, false, false)},
 				{"deploy", 2, []string{"."}, all(true, true)},
 			} {
 				rev, err := r.Resolve(t.Context(), Ref{Branch: "main"}, c.path)
@@ -78,6 +77,9 @@ func TestAncestors(t *testing.T) {
 				if diff := cmp.Diff(c.want, got); diff != "" {
 					t.Errorf("%v (-want +got):\n%s", c, diff)
 				}
+			}
+			if got, err := r.Ancestors(t.Context(), v1alpha1.Revision{Commit: top, Path: "deploy"}, 0, "none"); !errors.Is(err, ErrPathNotFound) {
+				t.Errorf("a schema path that is not there: got %v, %v", got, err)
 			}
 			if got, err := r.Ancestors(t.Context(), v1alpha1.Revision{Commit: base, Path: "deploy"}, 0); err != nil || len(got) > 0 {
 				t.Errorf("before the first commit: got %v, %v", got, err)

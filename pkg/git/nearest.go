@@ -8,6 +8,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // suggestions is how many names an error offers.
@@ -17,33 +19,12 @@ const suggestions = 3
 func nearest(want string, names []string) []string {
 	distance := map[string]int{}
 	for _, n := range names {
-		distance[n] = edits(want, n)
+		distance[n] = spelling.Distance(want, n)
 	}
 	names = slices.SortedFunc(slices.Values(names), func(a, b string) int {
 		return cmp.Or(distance[a]-distance[b], strings.Compare(a, b))
 	})
 	return names[:min(suggestions, len(names))]
-}
-
-// edits is the number of bytes to insert, delete or change to get from a to b.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // neighbours says which directories there are where the path stops existing.

@@ -24,6 +24,11 @@ type AbsentError struct {
 	query Query
 }
 
+// OfCommit says that a point was looked for by its commit, and those before it do not count.
+func (e *AbsentError) OfCommit() bool {
+	return e.query.PointID == "" && e.query.Before == nil && len(e.query.Ancestors) == 0
+}
+
 // Error names what was looked for, that the vault was asked and has none, and what comes closest.
 func (e *AbsentError) Error() string {
 	s := "there is no restore point for " + e.Wanted
@@ -110,7 +115,7 @@ func (e *MismatchError) Error() string {
 	was, target := e.Point.Revision, e.Target
 	s := fmt.Sprintf("point %s holds the data of %s, taken %s, and %s may expect another schema: ",
 		e.Point.ID, commit(was), moment(e.Point.Taken), commit(target))
-	if samePlace(was, target) {
+	if revision.CleanPath(was.Path) == revision.CleanPath(target.Path) {
 		s += fmt.Sprintf("at path %q the tree of the first is %s, that of the second %s",
 			revision.CleanPath(target.Path), tree(was), tree(target))
 	} else {
@@ -118,7 +123,8 @@ func (e *MismatchError) Error() string {
 			revision.CleanPath(was.Path), revision.StripCredentials(was.Repository),
 			revision.CleanPath(target.Path), revision.StripCredentials(target.Repository))
 	}
-	return s + fmt.Sprintf("; restore commit %s with this point, or allow the mismatch", revision.Short(was.Commit))
+	return s + fmt.Sprintf("; restore commit %s with this point, or allow the mismatch "+
+		"(--allow-mismatch, spec.from.allowMismatch)", revision.Short(was.Commit))
 }
 
 func tree(r v1alpha1.Revision) string {

@@ -30,10 +30,13 @@ const (
 	Before = "Before"
 )
 
+// ErrInvalid says that a query does not say what it asks for.
+var ErrInvalid = errors.New("not a question that a vault can answer")
+
 // Query says which point is wanted: PointID, or Before, or else the commit of Revision.
 type Query struct {
 	// Revision is the target. Its commit is what the data will run under; it may be empty with PointID or Before, and is then
-	// that of the point. With Before its Repository and Path say of what.
+	// that of the point. With Before its Repository and Path say of what. Without a Repository the commit may be of any.
 	Revision v1alpha1.Revision
 	// Application is "<namespace>/<policy>", empty for any. With Before it may stand for repository and path.
 	Application string
@@ -61,7 +64,7 @@ type Choice struct {
 // the newest of those that fit best; if none fits, any that are near: only then an AbsentError is a proof. A record is written
 // when everything else of its point is durable, so every one is of a complete point.
 //
-// Other errors are an AmbiguousError, a MismatchError, or a query that asks for nothing.
+// Other errors are an AmbiguousError, a MismatchError, or ErrInvalid.
 func Choose(records []point.Record, q Query) (Choice, error) {
 	var c Choice
 	var err error
@@ -73,15 +76,30 @@ func Choose(records []point.Record, q Query) (Choice, error) {
 	case q.Revision.Commit != "":
 		c, err = revised(records, q)
 	default:
-		err = errors.New("the query names neither a commit, nor a point, nor a moment")
+		err = fmt.Errorf("%w: it names neither a commit, nor a point, nor a moment", ErrInvalid)
 	}
-	if err != nil || q.fits(c.Record) {
-		return c, err
+	if err != nil {
+		return Choice{}, err
+	}
+	return Pair(c, q)
+}
+
+// allowed is what the reason of a choice says of a pair that would have been refused.
+const allowed = "; that its data may not fit the commit was allowed"
+
+// Pair keeps revision and data together: it returns the choice if its data may run under the commit of q, and otherwise a
+// MismatchError, unless q allows the mismatch; the reason then says so. Choose pairs what it finds; who comes to know the commit
+// only from the point, or has chosen before, asks here.
+func Pair(c Choice, q Query) (Choice, error) {
+	if q.fits(c.Record) {
+		return c, nil
 	}
 	if !q.AllowMismatch {
 		return Choice{}, &MismatchError{Point: c.Record, Target: q.Revision, Match: c.Match}
 	}
-	c.Reason += "; that its data may not fit the commit was allowed"
+	if !strings.HasSuffix(c.Reason, allowed) {
+		c.Reason += allowed
+	}
 	return c, nil
 }
 
@@ -108,7 +126,7 @@ func named(records []point.Record, q Query) (Choice, error) {
 
 func before(records []point.Record, q Query) (Choice, error) {
 	if q.Application == "" && q.Revision.Repository == "" {
-		return Choice{}, errors.New("a moment alone does not say of which application: give the repository and path, or the application")
+		return Choice{}, fmt.Errorf("%w: a moment alone does not say of which application: give the repository and path, or the application", ErrInvalid)
 	}
 	fits := filter(records, func(r point.Record) bool {
 		return q.ofApplication(r) && (q.Revision.Repository == "" || q.ofPath(r)) && r.Taken.Before(*q.Before)
@@ -162,12 +180,13 @@ func newest(fits []point.Record, q Query, match, reason string) (Choice, error) 
 }
 
 // fits says whether the data of r is such as the commit of the query expects: nothing was asked, it is the same commit, one
-// that deploys the same thing, or an ancestor of which Git says that nothing differs that matters.
+// that deploys the same thing, or an ancestor of which Git says that nothing differs that matters. By which address the
+// repository is reached makes no difference: the names of commits and trees are made of what is in them.
 func (q Query) fits(r point.Record) bool {
 	if q.Revision.Commit == "" {
 		return true
 	}
-	if !q.ofPath(r) {
+	if q.Revision.Repository != "" && revision.CleanPath(r.Revision.Path) != revision.CleanPath(q.Revision.Path) {
 		return false
 	}
 	return r.Revision.Commit == q.Revision.Commit || q.sameTree(r) || slices.Contains(q.Ancestors, revision.Ancestor{Commit: r.Revision.Commit})
@@ -182,7 +201,7 @@ func (q Query) ofApplication(r point.Record) bool {
 }
 
 func (q Query) ofPath(r point.Record) bool {
-	return samePlace(r.Revision, q.Revision)
+	return q.Revision.Repository == "" || samePlace(r.Revision, q.Revision)
 }
 
 func samePlace(a, b v1alpha1.Revision) bool {

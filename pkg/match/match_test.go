@@ -216,24 +216,24 @@ func TestChooseMismatch(t *testing.T) {
 		"before, the same tree": {record("p1", 1), Query{Before: &moment, Revision: target(sha("f"), sha("1"))}, Before, ""},
 		"named, another tree": {
 			record("p1", 1), Query{PointID: "p1", Revision: target(sha("f"), sha("2"))}, Named,
-			refusal + `at path "deploy" the tree of the first is 1111111, that of the second 2222222; restore commit aaaaaaa with this point, or allow the mismatch`,
+			refusal + `at path "deploy" the tree of the first is 1111111, that of the second 2222222; restore commit aaaaaaa with this point, or allow the mismatch (--allow-mismatch, spec.from.allowMismatch)`,
 		},
 		"before, another tree": {
 			record("p1", 1), Query{Before: &moment, Revision: target(sha("f"), sha("2"))}, Before,
-			refusal + `at path "deploy" the tree of the first is 1111111, that of the second 2222222; restore commit aaaaaaa with this point, or allow the mismatch`,
+			refusal + `at path "deploy" the tree of the first is 1111111, that of the second 2222222; restore commit aaaaaaa with this point, or allow the mismatch (--allow-mismatch, spec.from.allowMismatch)`,
 		},
 		"named, another path with the same tree": {
 			record("p1", 1, under("other")), Query{PointID: "p1", Revision: target(sha("a"), sha("1"))}, Named,
 			refusalOf("aaaaaaa") + `the first was deployed from path "other" of https://github.com/acme/shop, the second is at path "deploy" of https://github.com/acme/shop; ` +
-				`restore commit aaaaaaa with this point, or allow the mismatch`,
+				`restore commit aaaaaaa with this point, or allow the mismatch (--allow-mismatch, spec.from.allowMismatch)`,
 		},
 		"named, trees that are not known": {
 			record("p1", 1, at(sha("a"), "")), Query{PointID: "p1", Revision: target(sha("f"), "")}, Named,
-			refusal + `at path "deploy" the tree of the first is not known, that of the second not known; restore commit aaaaaaa with this point, or allow the mismatch`,
+			refusal + `at path "deploy" the tree of the first is not known, that of the second not known; restore commit aaaaaaa with this point, or allow the mismatch (--allow-mismatch, spec.from.allowMismatch)`,
 		},
 		"an ancestor with another schema": {
 			record("p1", 1), Query{Revision: target(sha("f"), sha("2")), Ancestors: earlier("9", "a!")}, Ancestor,
-			refusal + `at path "deploy" the tree of the first is 1111111, that of the second 2222222; restore commit aaaaaaa with this point, or allow the mismatch`,
+			refusal + `at path "deploy" the tree of the first is 1111111, that of the second 2222222; restore commit aaaaaaa with this point, or allow the mismatch (--allow-mismatch, spec.from.allowMismatch)`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -21,7 +23,8 @@ const (
 	// CAFile holds further certificate authorities for the store; it need not exist.
 	CAFile = "/lockstep/ca/ca.crt"
 
-	volumeDir = "/volume"
+	volumeDir    = "/volume"
+	volumeDevice = "/dev/lockstep-volume"
 )
 
 // Entries of the Secrets that a Vault names.
@@ -53,17 +56,22 @@ type JobVolume struct {
 	// Claim is in lockstep-system.
 	Claim    string
 	ReadOnly bool
-	// Task needs no Dir and no VaultURL: the Job sets them.
+	// Block says that the claim is of a device and not of a file system.
+	Block bool
+	// Task is what to do, without what the Job sets.
 	Task Task
 }
 
-// JobSpec is a mover Job: one pod, with one container for each volume.
+// JobSpec is a mover Job: one pod, with one container for each volume, so that one which fails does not take others with it; or, if
+// they are Together, with one container that takes one volume after another.
 type JobSpec struct {
 	// Name is in lockstep-system.
 	Name, Image         string
 	Labels, Annotations map[string]string
 	Vault               VaultAccess
 	Volumes             []JobVolume
+	// Together is for small volumes, which take less than to start a container for each.
+	Together bool
 
 	NodeSelector map[string]string
 	Affinity     *corev1.Affinity
@@ -97,15 +105,20 @@ func NewJob(s JobSpec) (*batchv1.Job, error) {
 		Volumes:                   vaultVolumes(s.Vault),
 	}
 	for i, v := range s.Volumes {
-		name := fmt.Sprintf("volume-%d", i)
-		c, err := container(s, v, name)
+		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: volumeName(i), VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim},
+		}})
+	}
+	each := 1
+	if s.Together {
+		each = len(s.Volumes)
+	}
+	for first := 0; first < len(s.Volumes); first += each {
+		c, err := container(s, first, each)
 		if err != nil {
 			return nil, err
 		}
 		pod.Containers = append(pod.Containers, c)
-		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim},
-		}})
 	}
 	job := &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{
@@ -126,19 +139,41 @@ func NewJob(s JobSpec) (*batchv1.Job, error) {
 // A kubelet keeps 12 KiB of termination messages for all containers of a pod together.
 const podMessages = 12 << 10
 
-func container(s JobSpec, v JobVolume, name string) (corev1.Container, error) {
-	task := v.Task
-	task.VaultURL, task.Dir = s.Vault.URL, volumeDir
-	task.MessageLimit = min(defaultMessage, podMessages/len(s.Volumes))
-	value, err := json.Marshal(task)
-	if err != nil {
-		return corev1.Container{}, fmt.Errorf("encoding the task of claim %q: %w", v.Claim, err)
+// volumePrefix begins the names of the volumes in the pod that are copied.
+const volumePrefix = "volume-"
+
+func volumeName(i int) string { return volumePrefix + strconv.Itoa(i) }
+
+// container is one for n volumes, and has the name of the first.
+func container(s JobSpec, first, n int) (corev1.Container, error) {
+	message := min(defaultMessage, podMessages*n/len(s.Volumes))
+	var tasks []Task
+	var mounts []corev1.VolumeMount
+	var devices []corev1.VolumeDevice
+	for i, v := range s.Volumes[first : first+n] {
+		name, task, suffix := volumeName(first+i), v.Task, ""
+		if n > 1 {
+			suffix = fmt.Sprintf("-%d", i)
+		}
+		task.Claim, task.VaultURL, task.Device = v.Claim, s.Vault.URL, v.Block
+		task.MessageLimit = message/n - 2 // for what is around results and between them
+		if v.Block {
+			task.Dir = volumeDevice + suffix
+			devices = append(devices, corev1.VolumeDevice{Name: name, DevicePath: task.Dir})
+		} else {
+			task.Dir = volumeDir + suffix
+			mounts = append(mounts, corev1.VolumeMount{Name: name, MountPath: task.Dir, ReadOnly: v.ReadOnly})
+		}
+		tasks = append(tasks, task)
 	}
-	mounts := append([]corev1.VolumeMount{
-		{Name: name, MountPath: volumeDir, ReadOnly: v.ReadOnly},
+	value, err := json.Marshal(tasks)
+	if err != nil {
+		return corev1.Container{}, fmt.Errorf("encoding the tasks of mover %q: %w", s.Name, err)
+	}
+	mounts = slices.Concat(mounts, []corev1.VolumeMount{
 		{Name: "key", MountPath: path.Dir(KeyFile), ReadOnly: true},
 		{Name: "tmp", MountPath: "/tmp"},
-	}, s.Vault.Mounts...)
+	}, s.Vault.Mounts)
 	env := []corev1.EnvVar{{Name: TaskEnv, Value: string(value)}}
 	if s.Vault.CredentialsSecret != "" {
 		mounts = append(mounts, corev1.VolumeMount{Name: "ca", MountPath: path.Dir(CAFile), ReadOnly: true})
@@ -148,25 +183,26 @@ func container(s JobSpec, v JobVolume, name string) (corev1.Container, error) {
 			fromSecret("AWS_SESSION_TOKEN", s.Vault.CredentialsSecret, SessionTokenEntry, true))
 	}
 	return corev1.Container{
-		Name:                     name,
+		Name:                     volumeName(first),
 		Image:                    s.Image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     []string{"mover"},
 		Env:                      env,
 		VolumeMounts:             mounts,
+		VolumeDevices:            devices,
 		Resources:                resources(s.Resources),
 		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 		SecurityContext: &corev1.SecurityContext{
 			ReadOnlyRootFilesystem:   new(true),
 			AllowPrivilegeEscalation: new(false),
-			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities(task.Action)},
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities(tasks)},
 		},
 	}, nil
 }
 
-// capabilities are what an action needs to see, or to make, files of any owner and kind. Pod Security "baseline" allows them.
-func capabilities(a Action) []corev1.Capability {
-	if a == ActionSave {
+// capabilities are what actions need to see, or to make, files of any owner and kind. Pod Security "baseline" allows them.
+func capabilities(tasks []Task) []corev1.Capability {
+	if !slices.ContainsFunc(tasks, func(t Task) bool { return t.Action != ActionSave }) {
 		return []corev1.Capability{"DAC_OVERRIDE", "FOWNER"}
 	}
 	return []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "MKNOD"}

@@ -3,6 +3,8 @@ package mover_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,12 +12,14 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 )
 
@@ -35,6 +39,76 @@ func newJob(t *testing.T, volumes ...mover.JobVolume) *batchv1.Job {
 	}
 	job.UID = "job-uid"
 	return job
+}
+
+func onlyTask(t *testing.T, c corev1.Container) mover.Task {
+	t.Helper()
+	tasks, err := mover.ParseTasks(c.Env[0].Value)
+	if err != nil || len(tasks) != 1 {
+		t.Fatalf("tasks of %s: %+v, %v", c.Name, tasks, err)
+	}
+	return tasks[0]
+}
+
+// TestTogether: volumes in one container have places of their own, and share the room of its message.
+func TestTogether(t *testing.T) {
+	load := mover.Task{Action: mover.ActionLoad, Snapshot: "s"}
+	job, err := mover.NewJob(mover.JobSpec{Name: "ls-1", Together: true, Vault: mover.VaultAccess{KeySecret: "key"}, Volumes: []mover.JobVolume{
+		{Claim: "one", Task: load}, {Claim: "disk", Block: true, Task: load}, {Claim: "two", Task: load},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := job.Spec.Template.Spec
+	if len(pod.Containers) != 1 {
+		t.Fatalf("%d containers", len(pod.Containers))
+	}
+	c := pod.Containers[0]
+	tasks, err := mover.ParseTasks(c.Env[0].Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]string{}
+	for _, m := range c.VolumeMounts {
+		at[m.Name] = m.MountPath
+	}
+	for _, d := range c.VolumeDevices {
+		at[d.Name] = d.DevicePath
+	}
+	var all mover.Results
+	for i, task := range tasks {
+		volume := pod.Volumes[slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool {
+			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == task.Claim
+		})]
+		if task.Dir == "" || task.Dir != at[volume.Name] || task.Device != (task.Claim == "disk") {
+			t.Errorf("task %d: %+v, its volume is at %q", i, task, at[volume.Name])
+		}
+		all = append(all, mover.Result{Error: strings.Repeat("long ", 2000)})
+	}
+	if n := len(all.Encode(tasks)); n > 4096 || n < 3000 {
+		t.Errorf("the results take %d bytes", n)
+	}
+}
+
+// TestObserveTogether: of a container that was killed, what it had done before counts.
+func TestObserveTogether(t *testing.T) {
+	job, err := mover.NewJob(mover.JobSpec{Name: "ls-1", Together: true, Volumes: []mover.JobVolume{{Claim: "one"}, {Claim: "two"}, {Claim: "three"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	job.UID = "job-uid"
+	good, bad := mover.Result{Snapshot: "s"}, mover.Result{Error: "files", Reason: mover.ReasonFiles}
+	state := ended(good, bad)
+	state.Terminated.Reason, state.Terminated.ExitCode = "OOMKilled", 137
+	pod := podOf(over(job, batchv1.JobFailed, "Because"), state)
+	got, err := mover.ObserveAmong(t.Context(), fake.NewClientBuilder().WithScheme(scheme.Scheme).Build(), nil, job,
+		[]corev1.Pod{*pod, {ObjectMeta: metav1.ObjectMeta{Name: "of another"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]mover.Result{"one": good, "two": bad}, got.Results); diff != "" || got.Phase != mover.PhaseFailed || got.PodGone {
+		t.Errorf("got %+v: %s", got, diff)
+	}
 }
 
 func TestJobShape(t *testing.T) {
@@ -62,9 +136,9 @@ func TestJobShape(t *testing.T) {
 		if c.VolumeMounts[0].MountPath != "/volume" || c.VolumeMounts[0].ReadOnly != (i == 0) {
 			t.Errorf("mount of %s: %+v", c.Name, c.VolumeMounts[0])
 		}
-		task, err := mover.ParseTask(c.Env[0].Value)
-		if err != nil || task.Dir != "/volume" || task.VaultURL != "s3://bucket" || task.MessageLimit != 4096 {
-			t.Errorf("task of %s: %+v, %v", c.Name, task, err)
+		task := onlyTask(t, c)
+		if task.Dir != "/volume" || task.VaultURL != "s3://bucket" || task.MessageLimit != 4094 {
+			t.Errorf("task of %s: %+v", c.Name, task)
 		}
 		for _, e := range c.Env[1:] {
 			if e.Value != "" || e.ValueFrom.SecretKeyRef.Name != "credentials" {
@@ -83,14 +157,39 @@ func TestJobShape(t *testing.T) {
 	}
 }
 
+// A block volume is a device of the container, and no mount.
+func TestBlockVolume(t *testing.T) {
+	pod := newJob(t,
+		mover.JobVolume{Claim: "disk", Block: true, Task: mover.Task{Action: mover.ActionLoad, Snapshot: "s"}},
+		mover.JobVolume{Claim: "files", Task: mover.Task{Action: mover.ActionLoad, Snapshot: "s"}}).Spec.Template.Spec
+	disk, files := pod.Containers[0], pod.Containers[1]
+	if diff := cmp.Diff([]corev1.VolumeDevice{{Name: disk.Name, DevicePath: "/dev/lockstep-volume"}}, disk.VolumeDevices); diff != "" {
+		t.Error(diff)
+	}
+	for _, m := range disk.VolumeMounts {
+		if m.Name == disk.Name {
+			t.Errorf("the device is mounted at %s, too", m.MountPath)
+		}
+	}
+	if len(files.VolumeDevices) > 0 {
+		t.Errorf("a file system is a device: %+v", files.VolumeDevices)
+	}
+	for _, c := range pod.Containers {
+		task := onlyTask(t, c)
+		if want := c.Name == disk.Name; task.Device != want || (task.Dir == "/dev/lockstep-volume") != want {
+			t.Errorf("task of %s: %+v", c.Name, task)
+		}
+	}
+}
+
 func TestMessagesShareTheRoomOfAPod(t *testing.T) {
 	volumes := make([]mover.JobVolume, 12)
 	for i := range volumes {
 		volumes[i].Claim = string(rune('a' + i))
 	}
 	for _, c := range newJob(t, volumes...).Spec.Template.Spec.Containers {
-		if task, err := mover.ParseTask(c.Env[0].Value); err != nil || task.MessageLimit != 1024 {
-			t.Errorf("%s: %+v, %v", c.Name, task, err)
+		if task := onlyTask(t, c); task.MessageLimit != 1022 {
+			t.Errorf("%s: %+v", c.Name, task)
 		}
 	}
 }
@@ -106,8 +205,9 @@ func podOf(job *batchv1.Job, states ...corev1.ContainerState) *corev1.Pod {
 	return pod
 }
 
-func ended(r mover.Result) corev1.ContainerState {
-	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(r.Encode(0))}}
+func ended(all ...mover.Result) corev1.ContainerState {
+	message := mover.Results(all).Encode(make([]mover.Task, len(all)))
+	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(message)}}
 }
 
 func over(job *batchv1.Job, how batchv1.JobConditionType, reason string) *batchv1.Job {
@@ -166,6 +266,135 @@ func TestObserve(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 		})
+	}
+}
+
+func TestHopeless(t *testing.T) {
+	now := time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		name string
+		is   mover.State
+		want string
+	}{
+		{"just made", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Minute)}, ""},
+		{"waits for long", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Hour)}, "the mover did not start within 10m0s"},
+		{"and says why", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Hour), Message: "FailedMount: busy"},
+			"the mover did not start within 10m0s: FailedMount: busy"},
+		{"one of two is done", mover.State{Phase: mover.PhasePending}, ""},
+		{"its node was restarted just now", mover.State{Phase: mover.PhasePending, HaltedSince: now.Add(-10 * time.Second)}, ""},
+		{"its node was restarted", mover.State{Phase: mover.PhasePending, HaltedSince: now.Add(-time.Minute)},
+			"the node was restarted while the mover started, and does not start it again"},
+		{"moves", mover.State{Phase: mover.PhaseRunning, Idle: time.Minute}, ""},
+		{"moves nothing", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour}, "the mover has read and written nothing for 30m0s"},
+		{"on a lost node", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour, LostNode: "one"}, ""},
+		{"is being ended", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour, Abandoned: true}, ""},
+		{"is over", mover.State{Phase: mover.PhaseFailed, PendingSince: now.Add(-time.Hour)}, ""},
+	} {
+		if got := tt.is.Hopeless(now); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestWhyItWaits: what the kubelet and the Job's controller say only in events is in the message, too.
+func TestWhyItWaits(t *testing.T) {
+	event := func(of types.UID, kind, reason string, minute int) *corev1.Event {
+		return &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: string(of) + reason},
+			InvolvedObject: corev1.ObjectReference{UID: of}, Type: kind, Reason: reason, Message: "why",
+			LastTimestamp: metav1.NewTime(time.Date(2026, 3, 1, 4, minute, 0, 0, time.UTC)),
+		}
+	}
+	events := kubefake.NewClientset(event("pod", corev1.EventTypeWarning, "FailedMount", 2), event("pod", corev1.EventTypeWarning, "FailedAttachVolume", 1),
+		event("pod", corev1.EventTypeNormal, "Scheduled", 3), event("other", corev1.EventTypeWarning, "Foreign", 4), event("job-uid", corev1.EventTypeWarning, "FailedCreate", 1))
+	job := newJob(t, mover.JobVolume{Claim: "one"})
+	creating := podOf(job, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}})
+	creating.UID = "pod"
+	unschedulable := podOf(job)
+	unschedulable.UID = "pod"
+	unschedulable.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "no node"}}
+	for _, tt := range []struct {
+		name string
+		pods []client.Object
+		want string
+	}{
+		{"a volume that cannot be mounted", []client.Object{creating}, "FailedMount: why"},
+		{"no node", []client.Object{unschedulable}, "Unschedulable: no node"},
+		{"a pod that cannot be made", nil, "FailedCreate: why"},
+	} {
+		got, err := mover.Observe(t.Context(), fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(tt.pods...).Build(), events, job)
+		if err != nil || got.Message != tt.want || got.Phase != mover.PhasePending {
+			t.Errorf("%s: got %+v, %v", tt.name, got, err)
+		}
+	}
+}
+
+func TestLostNode(t *testing.T) {
+	job := newJob(t, mover.JobVolume{Claim: "one"})
+	node := func(ready corev1.ConditionStatus) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}, Status: corev1.NodeStatus{
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}}}
+	}
+	running := podOf(job, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
+	running.Spec.NodeName = "one"
+	silent := running.DeepCopy()
+	silent.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
+	over := silent.DeepCopy()
+	over.Status.Phase = corev1.PodFailed
+	for _, tt := range []struct {
+		name    string
+		objects []client.Object
+		want    string
+	}{
+		{"runs", []client.Object{running, node(corev1.ConditionTrue)}, ""},
+		{"not ready, on a node that is", []client.Object{silent, node(corev1.ConditionTrue)}, ""},
+		{"the node does not answer", []client.Object{silent, node(corev1.ConditionUnknown)}, "one"},
+		{"the node is gone", []client.Object{silent}, "one"},
+		{"over before", []client.Object{over}, ""},
+	} {
+		got, err := mover.Observe(t.Context(), fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(tt.objects...).Build(), kubefake.NewClientset(), job)
+		if err != nil || got.LostNode != tt.want || (tt.want != "") != strings.Contains(got.Message, "node one, where the mover runs, is lost") {
+			t.Errorf("%s: got %+v, %v", tt.name, got, err)
+		}
+	}
+}
+
+// TestHalted holds what a kubelet shows of a pod that it gave up on, as a real one did, against what it shows of those that it starts.
+func TestHalted(t *testing.T) {
+	job := newJob(t, mover.JobVolume{Claim: "one"}, mover.JobVolume{Claim: "two"})
+	since := metav1.NewTime(time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC))
+	sandbox := func(there corev1.ConditionStatus, id, reason string, first corev1.ContainerState) *corev1.Pod {
+		pod := podOf(job, first, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}})
+		pod.Status.ContainerStatuses[1].ContainerID = id
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: there, LastTransitionTime: since}}
+		return pod
+	}
+	creating := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
+	lost := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 255, Reason: "Unknown"}}
+	for _, tt := range []struct {
+		name string
+		pod  *corev1.Pod
+		want bool
+	}{
+		{"nothing is made yet", sandbox(corev1.ConditionFalse, "", "ContainerCreating", creating), false},
+		{"being started", sandbox(corev1.ConditionTrue, "containerd://1", "", creating), false},
+		{"made, and its sandbox is gone", sandbox(corev1.ConditionFalse, "containerd://1", "", creating), true},
+		{"made, and the other was killed", sandbox(corev1.ConditionFalse, "containerd://1", "", lost), true},
+	} {
+		got, err := mover.Observe(t.Context(), fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(tt.pod).Build(), nil, job)
+		if err != nil || got.HaltedSince.Equal(since.Time) != tt.want || (got.Hopeless(since.Add(time.Minute)) != "") != tt.want {
+			t.Errorf("%s: got %+v, %v", tt.name, got, err)
+		}
+	}
+}
+
+// TestAbandoned: the reason for which a Job was ended outlives its pod.
+func TestAbandoned(t *testing.T) {
+	job := over(newJob(t, mover.JobVolume{Claim: "one"}), batchv1.JobFailed, "DeadlineExceeded")
+	job.Annotations = map[string]string{mover.AnnotationAbandoned: "no node took it"}
+	got, err := mover.Observe(t.Context(), fake.NewClientBuilder().WithScheme(scheme.Scheme).Build(), kubefake.NewClientset(), job)
+	if err != nil || got.Phase != mover.PhaseFailed || got.Terminal || got.Message != "no node took it" {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/store"
@@ -18,8 +19,32 @@ const maxPaths = 20
 // Open opens the vault at a URL with whatever the mover was given.
 type Open func(ctx context.Context, url string) (*volume.Vault, error)
 
-// Run carries out a task. Progress goes to stdout, one JSON line at a time.
-func Run(ctx context.Context, t Task, open Open, stdout io.Writer) Result {
+// Run carries out tasks, one after another, with one opened vault. One that fails does not keep the next from being done. After each,
+// done is given the results so far, so that they outlive whatever becomes of the mover. Progress goes to stdout, one JSON line at a
+// time.
+func Run(ctx context.Context, tasks []Task, open Open, stdout io.Writer, done func(Results) error) (Results, error) {
+	var v *volume.Vault
+	var all Results
+	once := func(ctx context.Context, url string) (*volume.Vault, error) {
+		if v != nil {
+			return v, nil
+		}
+		opened, err := open(ctx, url)
+		if err == nil {
+			v = opened
+		}
+		return opened, err
+	}
+	for _, t := range tasks {
+		all = append(all, runTask(ctx, t, once, stdout))
+		if err := done(all); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+func runTask(ctx context.Context, t Task, open Open, stdout io.Writer) Result {
 	r, err := run(ctx, t, open, json.NewEncoder(stdout))
 	if err == nil {
 		return r
@@ -41,8 +66,14 @@ func run(ctx context.Context, t Task, open Open, progress *json.Encoder) (Result
 		return Result{}, err
 	}
 	// A line that cannot be written is progress that nobody sees; the result does not depend on it.
+	var last volume.Progress
+	since := time.Now()
 	show := func(p volume.Progress) {
-		_ = progress.Encode(Progress{Bytes: p.Bytes, Total: p.TotalBytes, Files: p.Files})
+		if p != last {
+			last, since = p, time.Now()
+		}
+		idle := int64(time.Since(since).Seconds())
+		_ = progress.Encode(Progress{Claim: t.Claim, Bytes: p.Bytes, Total: p.TotalBytes, Files: p.Files, Verifying: p.Verifying, Idle: idle})
 	}
 	switch t.Action {
 	case ActionSave:
@@ -61,12 +92,18 @@ func save(ctx context.Context, v *volume.Vault, t Task, show func(volume.Progres
 	return resultOf(s), nil
 }
 
-// load fills the directory. One that an earlier mover filled, and whose result was lost with its pod, is proven instead.
+// load fills the volume. A directory that an earlier mover filled, and whose result was lost with its pod, is proven instead. A
+// device has no place for a mark of an unfinished load, so that it is always held against the snapshot: what differs is written,
+// be it the rest of an earlier load or what the storage left of another volume.
 func load(ctx context.Context, v *volume.Vault, t Task, show func(volume.Progress)) (Result, error) {
 	o := volume.LoadOptions{Progress: show}
+	if t.Device {
+		o.Existing = volume.ExistingMirror
+	}
 	if t.Verify != v1alpha1.VerifyWrite {
 		o.Verify = volume.VerifyReadback
 	}
+	reread := v.Reread() // for the volumes before
 	_, loadErr := v.Load(ctx, t.Snapshot, t.Dir, o)
 	if loadErr != nil && !errors.Is(loadErr, volume.ErrNotEmpty) {
 		return Result{}, loadErr
@@ -88,7 +125,7 @@ func load(ctx context.Context, v *volume.Vault, t Task, show func(volume.Progres
 			return Result{}, loadErr
 		}
 	}
-	r.Stored, r.Verified = 0, true
+	r.Stored, r.Verified, r.Reread = 0, true, v.Reread()-reread
 	return r, nil
 }
 

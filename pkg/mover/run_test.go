@@ -7,12 +7,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"filippo.io/age"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/store"
@@ -40,9 +42,56 @@ func write(t *testing.T, dir, name, data string) {
 	}
 }
 
+// run carries out one task.
+func run(t *testing.T, task mover.Task, open mover.Open, out io.Writer) mover.Result {
+	t.Helper()
+	all, err := mover.Run(t.Context(), []mover.Task{task}, open, out, func(mover.Results) error { return nil })
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d results, %v", len(all), err)
+	}
+	return all[0]
+}
+
+// TestSeveral: one volume that cannot be loaded keeps no other from being loaded, and each result is told at once.
+func TestSeveral(t *testing.T) {
+	open, _ := newVault(t)
+	opened := 0
+	counted := func(ctx context.Context, url string) (*volume.Vault, error) {
+		opened++
+		return open(ctx, url)
+	}
+	from := t.TempDir()
+	write(t, from, "a", "data")
+	r := saved(t, open, from)
+	var tasks []mover.Task
+	for _, claim := range []string{"one", "broken", "two"} {
+		tasks = append(tasks, mover.Task{
+			Action: mover.ActionLoad, Claim: claim, Dir: t.TempDir(), Snapshot: r.Snapshot, ContentRoot: r.ContentRoot, MetaRoot: r.MetaRoot,
+		})
+	}
+	tasks[1].Snapshot = strings.Repeat("0", 32)
+	var out bytes.Buffer
+	var told []int
+	all, err := mover.Run(t.Context(), tasks, counted, &out, func(all mover.Results) error {
+		told = append(told, len(all))
+		return nil
+	})
+	if err != nil || len(all) != 3 || !all[0].Verified || all[1].Reason != mover.ReasonDamaged || !all[2].Verified || opened != 1 {
+		t.Errorf("got %+v, %v; the vault was opened %d times", all, err, opened)
+	}
+	if diff := cmp.Diff([]int{1, 2, 3}, told); diff != "" {
+		t.Error(diff)
+	}
+	for _, claim := range []string{`"claim":"one"`, `"claim":"two"`} {
+		if !strings.Contains(out.String(), claim) {
+			t.Errorf("no progress with %s:\n%s", claim, out.String())
+		}
+	}
+}
+
 func saved(t *testing.T, open mover.Open, dir string) mover.Result {
 	t.Helper()
-	r := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave, Dir: dir}, open, &bytes.Buffer{})
+	r := run(t, mover.Task{Action: mover.ActionSave, Dir: dir}, open, &bytes.Buffer{})
 	if r.Error != "" {
 		t.Fatal(r.Error)
 	}
@@ -54,7 +103,7 @@ func TestSaveAndLoad(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
 	write(t, from, "a", strings.Repeat("data", 1000))
 	var out bytes.Buffer
-	r := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave, Dir: from}, open, &out)
+	r := run(t, mover.Task{Action: mover.ActionSave, Dir: from}, open, &out)
 	if r.Error != "" || r.Snapshot == "" || r.Files != 1 || r.Bytes != 4000 || r.ContentRoot == "" || r.MetaRoot == "" {
 		t.Fatalf("save: %+v", r)
 	}
@@ -64,7 +113,7 @@ func TestSaveAndLoad(t *testing.T) {
 		t.Errorf("last line of progress %q: %+v, %v", lines[len(lines)-1], p, err)
 	}
 	load := mover.Task{Action: mover.ActionLoad, Dir: to, Snapshot: r.Snapshot, ContentRoot: r.ContentRoot, MetaRoot: r.MetaRoot}
-	got := mover.Run(t.Context(), load, open, &out)
+	got := run(t, load, open, &out)
 	if got.Error != "" || !got.Verified || got.ContentRoot != r.ContentRoot || got.MetaRoot != r.MetaRoot {
 		t.Fatalf("load: %+v", got)
 	}
@@ -73,7 +122,7 @@ func TestSaveAndLoad(t *testing.T) {
 		t.Errorf("loaded %d bytes, %v", len(data), err)
 	}
 	// A mover whose result was lost with its pod is followed by one that finds the work done.
-	if again := mover.Run(t.Context(), load, open, &out); again.Error != "" || !again.Verified {
+	if again := run(t, load, open, &out); again.Error != "" || !again.Verified {
 		t.Errorf("load again: %+v", again)
 	}
 }
@@ -99,7 +148,7 @@ func TestLoadRefuses(t *testing.T) {
 			task := good
 			task.Dir = t.TempDir()
 			tt.change(&task)
-			got := mover.Run(t.Context(), task, open, &bytes.Buffer{})
+			got := run(t, task, open, &bytes.Buffer{})
 			if got.Error == "" || got.Reason != tt.reason || got.Verified {
 				t.Errorf("got %+v, want reason %s", got, tt.reason)
 			}
@@ -113,7 +162,7 @@ func TestUnopenedVault(t *testing.T) {
 		store.ErrUnavailable: mover.ReasonUnavailable, store.ErrDenied: mover.ReasonUnavailable, volume.ErrDamaged: mover.ReasonDamaged,
 	} {
 		open := func(context.Context, string) (*volume.Vault, error) { return nil, fmt.Errorf("opening: %w", err) }
-		got := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave, Dir: t.TempDir()}, open, &bytes.Buffer{})
+		got := run(t, mover.Task{Action: mover.ActionSave, Dir: t.TempDir()}, open, &bytes.Buffer{})
 		if got.Reason != want || got.Error == "" {
 			t.Errorf("%v: got %+v, want reason %s", err, got, want)
 		}
@@ -126,7 +175,7 @@ func TestUnreadableFilesAreNamed(t *testing.T) {
 		errs.Files = append(errs.Files, volume.FileError{Path: fmt.Sprintf("odd\n%d", i), Err: os.ErrPermission})
 	}
 	open := func(context.Context, string) (*volume.Vault, error) { return nil, fmt.Errorf("saving: %w", errs) }
-	got := mover.Run(t.Context(), mover.Task{Action: mover.ActionSave}, open, &bytes.Buffer{})
+	got := run(t, mover.Task{Action: mover.ActionSave}, open, &bytes.Buffer{})
 	if got.Reason != mover.ReasonFiles || len(got.Unreadable) != 20 || got.More != 10 || got.Unreadable[0] != `"odd\n0"` {
 		t.Errorf("got %+v", got)
 	}

@@ -18,22 +18,26 @@ type Action string
 
 // Actions.
 const (
-	// ActionSave reads a directory into the vault.
+	// ActionSave reads a directory or a device into the vault.
 	ActionSave Action = "Save"
-	// ActionLoad fills a directory from the vault.
+	// ActionLoad fills a directory or a device from the vault.
 	ActionLoad Action = "Load"
 )
 
-// TaskEnv is the environment variable that holds a container's Task as JSON.
+// TaskEnv is the environment variable that holds a container's Tasks as JSON.
 const TaskEnv = "LOCKSTEP_TASK"
 
-// Task is what one container of a mover does. It holds no secret.
+// Task is what is done to one volume. It holds no secret.
 type Task struct {
 	Action Action `json:"action"`
+	// Claim names the volume where a container has several; NewJob sets it.
+	Claim string `json:"claim,omitempty"`
 	// VaultURL is where the vault is, as pkg/store/backend reads it.
 	VaultURL string `json:"vaultURL"`
-	// Dir is the mounted volume; NewJob sets it.
+	// Dir is the mounted volume, or the device itself; NewJob sets it.
 	Dir string `json:"dir"`
+	// Device says that Dir is a block device; NewJob sets it.
+	Device bool `json:"device,omitempty"`
 	// Snapshot is the saved volume to load.
 	Snapshot string `json:"snapshot,omitempty"`
 	// Labels go into the saved volume, for people who list a vault.
@@ -47,16 +51,19 @@ type Task struct {
 	MessageLimit int `json:"messageLimit,omitempty"`
 }
 
-// ParseTask reads the value of TaskEnv.
-func ParseTask(value string) (Task, error) {
-	var t Task
+// ParseTasks reads the value of TaskEnv: what a container does, one after another.
+func ParseTasks(value string) ([]Task, error) {
 	if value == "" {
-		return t, fmt.Errorf("%s is not set: a mover is started by the controller, not by hand", TaskEnv)
+		return nil, fmt.Errorf("%s is not set: a mover is started by the controller, not by hand", TaskEnv)
 	}
-	if err := json.Unmarshal([]byte(value), &t); err != nil {
-		return t, fmt.Errorf("parsing %s: %w", TaskEnv, err)
+	var tasks []Task
+	if err := json.Unmarshal([]byte(value), &tasks); err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", TaskEnv, err)
 	}
-	return t, nil
+	if len(tasks) == 0 {
+		return nil, fmt.Errorf("%s names nothing to do", TaskEnv)
+	}
+	return tasks, nil
 }
 
 // Reason says in one word why a mover failed.
@@ -78,7 +85,7 @@ const (
 	ReasonFailed Reason = "Failed"
 )
 
-// Result is what one container of a mover did. Error is empty if, and only if, everything was done and proven.
+// Result is what was done to one volume. Error is empty if, and only if, everything was done and proven.
 type Result struct {
 	// Snapshot is the saved or loaded volume in the vault.
 	Snapshot string `json:"snapshot,omitempty"`
@@ -88,6 +95,8 @@ type Result struct {
 	Files       int64  `json:"files,omitempty"`
 	ContentRoot string `json:"contentRoot,omitempty"`
 	MetaRoot    string `json:"metaRoot,omitempty"`
+	// Reread counts what was found altered when it was read from the vault, and good when it was read once more.
+	Reread int64 `json:"reread,omitempty"`
 	// Verified says that a load arrived at the digests that the task named.
 	Verified bool   `json:"verified,omitempty"`
 	Error    string `json:"error,omitempty"`
@@ -131,19 +140,41 @@ func (r Result) Encode(limit int) []byte {
 	}
 }
 
-// Decode reads what Encode wrote.
-func Decode(message string) (Result, error) {
-	var r Result
-	if err := json.Unmarshal([]byte(message), &r); err != nil {
-		return Result{}, fmt.Errorf("reading the mover's result: %w", err)
+// Results are what a container did, in the order of its tasks; as many as it has come to.
+type Results []Result
+
+// Encode writes the results, each in at most the limit of its task.
+func (all Results) Encode(tasks []Task) []byte {
+	message := []byte{'['}
+	for i, r := range all {
+		if i > 0 {
+			message = append(message, ',')
+		}
+		message = append(message, r.Encode(tasks[i].MessageLimit)...)
 	}
-	return r, nil
+	return append(message, ']')
+}
+
+// DecodeResults reads what Results.Encode wrote.
+func DecodeResults(message string) (Results, error) {
+	var all Results
+	if err := json.Unmarshal([]byte(message), &all); err != nil {
+		return nil, fmt.Errorf("reading the mover's results: %w", err)
+	}
+	return all, nil
 }
 
 // Progress is one line of a mover's standard output.
 type Progress struct {
+	// Claim is the task's.
+	Claim string `json:"claim,omitempty"`
 	// Bytes is what has been read or written so far, Total all there is to do, 0 while unknown.
 	Bytes int64 `json:"bytes"`
 	Total int64 `json:"total,omitempty"`
 	Files int64 `json:"files,omitempty"`
+	// Idle is for how many seconds nothing has moved: no byte, no file. The mover tells the time itself, so that no two clocks are
+	// compared.
+	Idle int64 `json:"idle,omitempty"`
+	// Verifying says that a load is reading back what it wrote; the counts began again from zero.
+	Verifying bool `json:"verifying,omitempty"`
 }

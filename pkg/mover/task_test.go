@@ -16,14 +16,15 @@ func TestResultFitsIntoAMessage(t *testing.T) {
 		long.Unreadable = append(long.Unreadable, fmt.Sprintf("%q", strings.Repeat("x", 200)+fmt.Sprint(i)))
 	}
 	for _, limit := range []int{0, 4096, 1024, 512} {
-		data := long.Encode(limit)
-		if want := max(limit, 512); limit > 0 && len(data) > want || len(data) > 4096 {
+		data := mover.Results{long}.Encode([]mover.Task{{MessageLimit: limit}})
+		if want := max(limit, 512); limit > 0 && len(data) > want+2 || len(data) > 4096+2 {
 			t.Errorf("limit %d: %d bytes", limit, len(data))
 		}
-		got, err := mover.Decode(string(data))
-		if err != nil {
-			t.Fatalf("limit %d: %v", limit, err)
+		all, err := mover.DecodeResults(string(data))
+		if err != nil || len(all) != 1 {
+			t.Fatalf("limit %d: %d results, %v", limit, len(all), err)
 		}
+		got := all[0]
 		if got.Error == "" || got.Reason != mover.ReasonFiles || len(got.Unreadable)+got.More != 500 {
 			t.Errorf("limit %d: %d paths and %d more, want 500 in all; reason %q", limit, len(got.Unreadable), got.More, got.Reason)
 		}
@@ -31,15 +32,15 @@ func TestResultFitsIntoAMessage(t *testing.T) {
 }
 
 func TestResultComesBack(t *testing.T) {
-	want := mover.Result{Snapshot: "id", Bytes: 1, Stored: 2, Files: 3, ContentRoot: "c", MetaRoot: "m", Verified: true}
-	got, err := mover.Decode(string(want.Encode(0)))
+	want := mover.Results{{Snapshot: "id", Bytes: 1, Stored: 2, Files: 3, ContentRoot: "c", MetaRoot: "m", Verified: true}, {Error: "no"}}
+	got, err := mover.DecodeResults(string(want.Encode(make([]mover.Task, 2))))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := mover.Decode("panic: out of memory"); err == nil {
+	if _, err := mover.DecodeResults("panic: out of memory"); err == nil {
 		t.Error("what is no result was read as one")
 	}
 }
@@ -58,9 +59,9 @@ func TestPermanent(t *testing.T) {
 	}
 }
 
-func TestParseTaskRefuses(t *testing.T) {
-	for _, value := range []string{"", "{", "[]"} {
-		if _, err := mover.ParseTask(value); err == nil {
+func TestParseTasksRefuses(t *testing.T) {
+	for _, value := range []string{"", "{", "[]", "{}"} {
+		if _, err := mover.ParseTasks(value); err == nil {
 			t.Errorf("%q was read as a task", value)
 		}
 	}

@@ -63,11 +63,16 @@ func (k Key) GroupKind() schema.GroupKind { return schema.GroupKind{Group: k.Gro
 // NamespacedName returns the name without the kind.
 func (k Key) NamespacedName() Name { return Name{k.Namespace, k.Name} }
 
+// IsCustom tells of an API group that it does not come with Kubernetes, nor from its makers.
+func IsCustom(group string) bool {
+	return strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io")
+}
+
 // String is "<Kind> <namespace>/<name>", or "<Kind> <name>" where there is no namespace. Kinds outside the groups that
 // come with Kubernetes show their group.
 func (k Key) String() string {
 	kind := k.Kind
-	if strings.Contains(k.Group, ".") && !strings.HasSuffix(k.Group, ".k8s.io") {
+	if IsCustom(k.Group) {
 		kind += "." + k.Group
 	}
 	if k.Namespace == "" {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
@@ -23,6 +24,8 @@ type builder struct {
 	set  object.Set
 	sets []*appsv1.StatefulSet
 	plan *Plan
+	// definitions are those of the commit, by the kinds that they define; nil until somebody asks.
+	definitions map[schema.GroupKind]object.Key
 }
 
 func (b *builder) readSets() error {
@@ -51,12 +54,20 @@ func (b *builder) claims() error {
 		c := Claim{
 			Name: object.Name{Namespace: v.Namespace, Name: v.Claim}, Index: i, Group: i, Origin: origin, Target: target,
 			Snapshot: v.Snapshot, Bytes: v.Bytes, Files: v.Files, ContentRoot: v.ContentRoot, MetaRoot: v.MetaRoot,
-			Size: max(v.Capacity, target.Spec.Resources.Requests.Storage().Value()),
+			Block: isBlock(v.Spec), Size: max(v.Capacity, target.Spec.Resources.Requests.Storage().Value()),
 		}
+		if b.in.Selection != nil {
+			c.From, c.Empty = b.in.Selection.From[c.Name], b.in.Selection.Empty[c.Name]
+		}
+		c.SetAside = b.setAside(c.Name)
 		b.class(&c)
 		b.plan.Claims = append(b.plan.Claims, c)
 	}
 	return nil
+}
+
+func isBlock(spec corev1.PersistentVolumeClaimSpec) bool {
+	return spec.VolumeMode != nil && *spec.VolumeMode == corev1.PersistentVolumeBlock
 }
 
 // target is the claim as Git defines it, or else as it was captured. What the old cluster knew of it beside that, such as
@@ -73,6 +84,9 @@ func (b *builder) target(v point.Volume) (*corev1.PersistentVolumeClaim, Origin,
 	} else {
 		origin = OriginPoint
 		target.Namespace, target.Name = v.Namespace, v.Claim
+		if b.in.Selection != nil && b.in.Selection.Empty[name] { // there is nothing to make it from but itself
+			v.Spec = b.in.Facts.Claims[name].Spec
+		}
 		v.Spec.DeepCopyInto(&target.Spec)
 		target.Spec.VolumeName = ""
 	}
@@ -108,7 +122,7 @@ func merge(captured, git map[string]string) map[string]string {
 func ofOldCluster(key string) bool {
 	prefix, _, _ := strings.Cut(key, "/")
 	switch prefix {
-	case "pv.kubernetes.io", "volume.kubernetes.io", "volume.beta.kubernetes.io", "kubectl.kubernetes.io":
+	case "pv.kubernetes.io", "volume.kubernetes.io", "volume.beta.kubernetes.io", "kubectl.kubernetes.io", "argocd.argoproj.io":
 		return true
 	}
 	return key == v1alpha1.LabelRestore || key == v1alpha1.AnnotationRestoredFrom || key == v1alpha1.AnnotationReconcileAt ||
@@ -117,8 +131,8 @@ func ofOldCluster(key string) bool {
 
 // class finds the class that provisions the claim: the one it has already, the one it asks for, or the cluster's default.
 func (b *builder) class(c *Claim) {
-	if fact, exists := b.in.Facts.Claims[c.Name]; exists && fact.StorageClass != "" {
-		c.StorageClass = fact.StorageClass
+	if fact, exists := b.in.Facts.Claims[c.Name]; exists && fact.class() != "" && c.SetAside == nil {
+		c.StorageClass = fact.class()
 	} else if c.Target.Spec.StorageClassName != nil {
 		c.StorageClass = *c.Target.Spec.StorageClassName
 	} else {
@@ -221,11 +235,17 @@ func (b *builder) addToGroup(c *Claim, consumers map[object.Name][]object.Key, s
 	}
 }
 
-// objects sorts the commit's objects into stages.
+// objects sorts the commit's objects, and says what each needs.
 func (b *builder) objects() error {
 	for _, key := range slices.SortedFunc(maps.Keys(b.set), object.Key.Compare) {
-		o := Object{Key: key, Manifest: b.set[key]}
+		needs, err := b.needs(b.set[key])
+		if err != nil {
+			return err
+		}
+		o := Object{Key: key, Manifest: b.set[key], Needs: needs}
 		switch {
+		case b.in.Facts.Existing[key]:
+			// Left as it is: the mapping does not lead to it.
 		case object.IsDefinition(o.Manifest):
 			b.plan.Definitions = append(b.plan.Definitions, o)
 		case object.IsWorkload(o.Manifest):
@@ -240,6 +260,7 @@ func (b *builder) objects() error {
 			b.plan.Base = append(b.plan.Base, o)
 		}
 	}
+	b.order()
 	return nil
 }
 
@@ -297,7 +318,7 @@ func (b *builder) notes() error {
 
 func (b *builder) emptyReason(u *unstructured.Unstructured) string {
 	name := object.KeyOf(u).NamespacedName()
-	if b.in.Facts.Claims[name].VolumeName != "" {
+	if b.in.Facts.Claims[name].Spec.VolumeName != "" {
 		return "exists and is left as it is: the point holds no data of it"
 	}
 	if why, excluded := u.GetAnnotations()[v1alpha1.AnnotationExclude]; excluded {
@@ -309,7 +330,7 @@ func (b *builder) emptyReason(u *unstructured.Unstructured) string {
 func (b *builder) unrenderedReason(name object.Name, user object.Key) string {
 	_, template, _ := b.templateOf(name)
 	switch {
-	case b.in.Facts.Claims[name].VolumeName != "":
+	case b.in.Facts.Claims[name].Spec.VolumeName != "":
 		return "exists and is left as it is: the point holds no data of it"
 	case template != nil:
 		return fmt.Sprintf("starts empty: %s makes it, and the point holds no data of it", user)

@@ -73,7 +73,7 @@ func choice(volumes ...point.Volume) match.Choice {
 	return match.Choice{
 		Record: point.Record{
 			Version: 1, ID: "20260301-040000-1a2b3c4d", Application: "shop/shop", Revision: revision(),
-			Taken: time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC), Volumes: volumes, Residual: &point.Residual{Document: "r", Secrets: 1},
+			Taken: time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC), Volumes: volumes,
 		},
 		Match: match.Exact, Reason: "newest of 2 points of commit 0123456789ab",
 	}
@@ -113,6 +113,7 @@ func input(t *testing.T) plan.Input {
 		Choice: choice(volume("data-db-0", "2Gi"), volume("wal-db-0", "3Gi"), volume("data-db-1", "2Gi"), volume("data-db-2", "2Gi"),
 			volume("cache", "512Mi"), volume("attic", "1Gi")),
 		Revision: revision(), Objects: shop(t), Facts: facts(),
+		Residual: []object.Key{{Kind: "Secret", Namespace: "shop", Name: "login"}},
 	}
 }
 
@@ -150,11 +151,11 @@ func TestGolden(t *testing.T) {
 		{"shop.txt", func(*plan.Input) {}},
 		{"bare-cluster.txt", func(in *plan.Input) { in.Facts = plan.Facts{} }},
 		{"refused.txt", func(in *plan.Input) {
-			in.Facts.Claims[object.Name{Namespace: "shop", Name: "cache"}] = plan.ClaimFact{Phase: corev1.ClaimBound, VolumeName: "pvc-1"}
+			in.Facts.Claims[object.Name{Namespace: "shop", Name: "cache"}] = plan.ClaimFact{Phase: corev1.ClaimBound, Spec: naming("pvc-1")}
 			in.Facts.StorageClasses = map[string]plan.ClassFact{"slow": {Default: true}, "other": {}}
 		}},
 		{"nothing.txt", func(in *plan.Input) {
-			in.Objects, in.Choice.Record.Volumes, in.Choice.Record.Residual = nil, nil, nil
+			in.Objects, in.Choice.Record.Volumes, in.Residual = nil, nil, nil
 		}},
 	}
 	for _, tt := range tests {
@@ -272,16 +273,16 @@ func TestRefusals(t *testing.T) {
 		want   string // part of the one refusal; "" for none
 	}{
 		{"an empty cluster", func(*plan.Input) {}, ""},
-		{"bound", existing(plan.ClaimFact{Phase: corev1.ClaimBound, VolumeName: "pvc-9"}), "claim shop/data-db-0 is bound to volume pvc-9"},
-		{"lost", existing(plan.ClaimFact{Phase: corev1.ClaimLost, VolumeName: "pvc-9"}), "never overwrites"},
-		{"bound by this restore", existing(plan.ClaimFact{Phase: corev1.ClaimBound, VolumeName: "pvc-9", RestoreUID: "mine"}), ""},
-		{"being deleted", existing(plan.ClaimFact{Phase: corev1.ClaimBound, VolumeName: "pvc-9", Deleting: true}), ""},
-		{"pending", existing(plan.ClaimFact{Phase: corev1.ClaimPending, StorageClass: "fast", Request: 2 << 30}), ""},
-		{"pending and too large", existing(plan.ClaimFact{Phase: corev1.ClaimPending, StorageClass: "fast", Request: 3 << 30}), "asks for 3 GiB"},
-		{"pending, reserved for something", existing(plan.ClaimFact{Phase: corev1.ClaimPending, VolumeName: "nfs"}), "reserved for volume nfs"},
-		{"reserved by another restore", existing(plan.ClaimFact{Phase: corev1.ClaimPending, VolumeName: "pvc-2", RestoreUID: "other"}), "restore that is gone (UID other)"},
+		{"bound", existing(plan.ClaimFact{Phase: corev1.ClaimBound, Spec: naming("pvc-9")}), "claim shop/data-db-0 is bound to volume pvc-9"},
+		{"lost", existing(plan.ClaimFact{Phase: corev1.ClaimLost, Spec: naming("pvc-9")}), "never overwrites"},
+		{"bound by this restore", existing(plan.ClaimFact{Phase: corev1.ClaimBound, Spec: naming("pvc-9"), RestoreUID: "mine"}), ""},
+		{"being deleted", existing(plan.ClaimFact{Phase: corev1.ClaimBound, Spec: naming("pvc-9"), Deleting: true}), ""},
+		{"pending", existing(plan.ClaimFact{Phase: corev1.ClaimPending, Spec: asking("fast", "2Gi")}), ""},
+		{"pending and too large", existing(plan.ClaimFact{Phase: corev1.ClaimPending, Spec: asking("fast", "3Gi")}), "asks for 3 GiB"},
+		{"pending, reserved for something", existing(plan.ClaimFact{Phase: corev1.ClaimPending, Spec: naming("nfs")}), "reserved for volume nfs"},
+		{"reserved by another restore", existing(plan.ClaimFact{Phase: corev1.ClaimPending, Spec: naming("pvc-2"), RestoreUID: "other"}), "restore that is gone (UID other)"},
 		{"reserved by another restore that lives", existing(plan.ClaimFact{
-			Phase: corev1.ClaimPending, VolumeName: "pvc-2", RestoreUID: "other", Restore: object.Name{Namespace: "lockstep-system", Name: "first"},
+			Phase: corev1.ClaimPending, Spec: naming("pvc-2"), RestoreUID: "other", Restore: object.Name{Namespace: "lockstep-system", Name: "first"},
 		}), "reserved by restore lockstep-system/first: wait until that one is done, or end it (kubectl -n lockstep-system delete restore first)"},
 		{"residual of another namespace", func(in *plan.Input) {
 			atHome(in)
@@ -297,7 +298,7 @@ func TestRefusals(t *testing.T) {
 		}, "RoleBinding shop/all gives permissions"},
 		{"a dry run cannot own", func(in *plan.Input) {
 			in.Facts.RestoreUID = ""
-			existing(plan.ClaimFact{Phase: corev1.ClaimBound, VolumeName: "pvc-9"})(in)
+			existing(plan.ClaimFact{Phase: corev1.ClaimBound, Spec: naming("pvc-9")})(in)
 		}, "never overwrites"},
 		{"class missing", func(in *plan.Input) {
 			delete(in.Facts.StorageClasses, "fast")
@@ -309,8 +310,16 @@ func TestRefusals(t *testing.T) {
 			in.Choice.Record.Volumes = in.Choice.Record.Volumes[4:5]
 		}, "no default"},
 		{"static", claim(`{accessModes: [ReadWriteOnce], storageClassName: ""}`), "asks for no storage class"},
-		{"block", claim(`{accessModes: [ReadWriteOnce], volumeMode: Block}`), "block device"},
-		{"one pod only", claim(`{accessModes: [ReadWriteOncePod]}`), "ReadWriteOncePod"},
+		{"a device for what was files", claim(`{accessModes: [ReadWriteOnce], volumeMode: Block}`), "is a block device in Git, and a file system was saved"},
+		{"files for what was a device", func(in *plan.Input) {
+			in.Choice.Record.Volumes[0].Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
+			claim(`{accessModes: [ReadWriteOnce], volumeMode: Filesystem}`)(in)
+		}, "is a file system in Git, and a block device was saved"},
+		{"a device", func(in *plan.Input) {
+			in.Choice.Record.Volumes[0].Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
+			claim(`{accessModes: [ReadWriteOnce], volumeMode: Block}`)(in)
+		}, ""},
+		{"one pod only", claim(`{accessModes: [ReadWriteOncePod]}`), ""},
 		{"read only", claim(`{accessModes: [ReadOnlyMany]}`), "no access mode that can be written"},
 		{"names a volume", claim(`{accessModes: [ReadWriteOnce], volumeName: nfs}`), `names volume "nfs"`},
 		{"selects volumes", claim(`{accessModes: [ReadWriteOnce], selector: {matchLabels: {a: b}}}`), "selects volumes by label"},
@@ -318,7 +327,6 @@ func TestRefusals(t *testing.T) {
 			"Certificate.cert-manager.io shop/tls: this cluster does not serve the kind"},
 		{"no namespace", render(`{apiVersion: v1, kind: Service, metadata: {name: web}}`), "Service web names no namespace"},
 		{"namespace missing", func(in *plan.Input) { in.Objects = in.Objects[1:] }, `namespace "shop" does not exist`},
-		{"another tree", func(in *plan.Input) { in.Revision.Tree = "other" }, "its data may have another schema"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -372,4 +380,15 @@ func TestUnreadableObjects(t *testing.T) {
 			t.Errorf("%s was accepted", manifest)
 		}
 	}
+}
+
+// naming is the spec of a claim that names a volume, asking of one that asks for room of a class.
+func naming(volume string) corev1.PersistentVolumeClaimSpec {
+	return corev1.PersistentVolumeClaimSpec{VolumeName: volume}
+}
+
+func asking(class, room string) corev1.PersistentVolumeClaimSpec {
+	return corev1.PersistentVolumeClaimSpec{StorageClassName: &class, Resources: corev1.VolumeResourceRequirements{
+		Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(room)},
+	}}
 }

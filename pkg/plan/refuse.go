@@ -16,7 +16,11 @@ import (
 
 // refuse gathers everything that speaks against the restore, so that a person mends it in one go.
 func (b *builder) refuse() error {
-	b.refusePairing()
+	b.refuseSelection()
+	if b.plan.Engine != nil {
+		b.plan.Refusals = append(b.plan.Refusals, b.plan.Engine.Refusals...)
+	}
+	b.refuseMapping()
 	b.refuseObjects()
 	b.refuseResidual()
 	for _, c := range b.plan.Claims {
@@ -28,22 +32,16 @@ func (b *builder) refuse() error {
 	return nil
 }
 
-// refusePairing keeps revision and data together: the commit must deploy what ran when the data was taken.
-func (b *builder) refusePairing() {
-	record, wanted := b.in.Choice.Record.Revision, b.in.Revision
-	if record.Tree != wanted.Tree {
-		b.refusef("commit %s at path %q does not deploy what ran when point %s was taken (commit %s, path %q): its data may have "+
-			"another schema; restore the point's own commit and path", short(wanted.Commit), wanted.Path, b.plan.Point.ID,
-			short(record.Commit), record.Path)
-	}
-}
-
 func (b *builder) refuseObjects() {
 	defined := b.defined()
 	for _, key := range slices.SortedFunc(maps.Keys(b.set), object.Key.Compare) {
 		kind, known := defined[key.GroupKind()]
-		if b.in.Facts.Kinds != nil && !known {
+		// An engine of GitOps tries again until what defines the kind is there.
+		if b.in.Facts.Kinds != nil && !known && !b.plan.Engine.Manages() {
 			b.refusef("%s: this cluster does not serve the kind, and the commit does not define it; install what defines it first", key)
+		}
+		if object.IsEncrypted(b.set[key]) && !b.plan.Engine.Manages() {
+			b.refusef("%s is encrypted with SOPS; give the age key that opens it in spec.decryption.secretRef, or let Flux apply the commit", key)
 		}
 		needsNamespace := known && kind.Namespaced || object.IsWorkload(b.set[key]) || key.GroupKind() == object.Claim
 		if needsNamespace && key.Namespace == "" {
@@ -97,10 +95,8 @@ func (b *builder) defined() map[schema.GroupKind]KindFact {
 		if key.GroupKind() != object.CustomResourceDefinition {
 			continue
 		}
-		group, _, _ := unstructured.NestedString(u.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(u.Object, "spec", "names", "kind")
 		scope, _, _ := unstructured.NestedString(u.Object, "spec", "scope")
-		out[schema.GroupKind{Group: group, Kind: kind}] = KindFact{Namespaced: scope == "Namespaced"}
+		out[definedBy(u)] = KindFact{Namespaced: scope == "Namespaced"}
 	}
 	return out
 }
@@ -111,30 +107,29 @@ func (b *builder) refuseExisting(c Claim) {
 	mine := b.in.Facts.RestoreUID != "" && fact.RestoreUID == b.in.Facts.RestoreUID
 	switch {
 	case !exists || mine || fact.Deleting:
+	case c.SetAside != nil && fact.UID == c.SetAside.ClaimUID: // it is replaced, and what it has is kept
 	case fact.Phase == corev1.ClaimBound || fact.Phase == corev1.ClaimLost:
 		b.refusef("claim %s is bound to volume %s: a restore never overwrites data; stop its workload, keep the volume if its data "+
-			"may be needed, and delete the claim", c.Name, fact.VolumeName)
+			"may be needed, and delete the claim; or roll back, which does all of this (lockstep rollback)", c.Name, fact.Spec.VolumeName)
 	case fact.Restore != object.Name{}:
 		b.refusef("claim %s is reserved by restore %s: wait until that one is done, or end it (kubectl -n %s delete restore %s) and, if the claim "+
 			"is still there then, delete its workload and the claim", c.Name, fact.Restore, fact.Restore.Namespace, fact.Restore.Name)
 	case fact.RestoreUID != "":
 		b.refusef("claim %s is reserved by a restore that is gone (UID %s), and holds no data: delete its workload and the claim "+
 			"(kubectl -n %s delete pvc %s)", c.Name, fact.RestoreUID, c.Name.Namespace, c.Name.Name)
-	case fact.VolumeName != "":
-		b.refusef("claim %s is reserved for volume %s; delete the claim", c.Name, fact.VolumeName)
-	case fact.Request > c.Size:
+	case fact.Spec.VolumeName != "":
+		b.refusef("claim %s is reserved for volume %s; delete the claim", c.Name, fact.Spec.VolumeName)
+	case fact.request() > c.Size:
 		b.refusef("claim %s exists and asks for %s, more than the %s that Git asks for and the point needs; delete the claim",
-			c.Name, size(fact.Request), size(c.Size))
+			c.Name, size(fact.request()), size(c.Size))
 	}
 }
 
 func (b *builder) refuseSpec(c Claim) {
 	spec := c.Target.Spec
-	if spec.VolumeMode != nil && *spec.VolumeMode == corev1.PersistentVolumeBlock {
-		b.refusef("claim %s is a block device; this version restores filesystems only", c.Name)
-	}
-	if slices.Contains(spec.AccessModes, corev1.ReadWriteOncePod) {
-		b.refusef("claim %s has access mode ReadWriteOncePod, which lets no mover fill it; use ReadWriteOnce", c.Name)
+	if block := isBlock(spec); block != c.Block {
+		b.refusef("claim %s is %s in Git, and %s was saved: what one holds cannot fill the other; restore a commit with the volumeMode of the point",
+			c.Name, modeName(block), modeName(c.Block))
 	}
 	if !slices.Contains(spec.AccessModes, corev1.ReadWriteOnce) && !slices.Contains(spec.AccessModes, corev1.ReadWriteMany) &&
 		!slices.Contains(spec.AccessModes, corev1.ReadWriteOncePod) {
@@ -147,6 +142,13 @@ func (b *builder) refuseSpec(c Claim) {
 	if spec.Selector != nil {
 		b.refusef("claim %s selects volumes by label, which no provisioned volume satisfies; remove its selector", c.Name)
 	}
+}
+
+func modeName(block bool) string {
+	if block {
+		return "a block device"
+	}
+	return "a file system"
 }
 
 func (b *builder) refuseClass(c Claim) {
@@ -165,7 +167,7 @@ func (b *builder) refuseClass(c Claim) {
 	if c.StorageClass == "" {
 		b.refusef("claim %s names no storage class and there is no default; %s; make one of them the default", c.Name, present)
 	} else if _, ok := classes[c.StorageClass]; !ok {
-		b.refusef("claim %s needs storage class %q; %s; create the class under that name", c.Name, c.StorageClass, present)
+		b.refusef("claim %s needs storage class %q; %s; create the class, or give it another name (--map-storage-class)", c.Name, c.StorageClass, present)
 	}
 }
 
@@ -176,6 +178,9 @@ func (b *builder) refuseNamespace(c Claim) {
 	rendered := b.set.Has(object.Namespace, object.Name{Name: c.Name.Namespace})
 	if b.in.Facts.Namespaces != nil && !b.in.Facts.Namespaces[c.Name.Namespace] && !rendered {
 		text := fmt.Sprintf("namespace %q does not exist and the commit does not render it; create it or add it to Git", c.Name.Namespace)
+		if !b.plan.ReplaysCommit() {
+			text = fmt.Sprintf("namespace %q does not exist; create it", c.Name.Namespace)
+		}
 		if !slices.Contains(b.plan.Refusals, text) {
 			b.plan.Refusals = append(b.plan.Refusals, text)
 		}

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -11,7 +12,7 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -20,9 +21,11 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/match"
+	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
 	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/residual"
+	"github.com/lockstep-dr/lockstep/pkg/revision"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
@@ -40,23 +43,44 @@ type shop struct {
 	manifest             string
 	resolve, materialise error
 	asked                []git.Ref
+	// commit and tree are those of every name, if set.
+	commit, tree string
+	ancestors    []revision.Ancestor
+	history      error
+	walked       int
 }
 
 func (s *shop) URL() string { return "https://git.example.org/shop" }
 
 func (s *shop) Resolve(_ context.Context, ref git.Ref, path string) (v1alpha1.Revision, error) {
 	s.asked = append(s.asked, ref)
-	return v1alpha1.Revision{Repository: s.URL(), Ref: ref.Tag, Commit: commitID, Path: path, Tree: "tree"}, s.resolve
+	return v1alpha1.Revision{
+		Repository: s.URL(), Ref: ref.Tag, Commit: cmp.Or(s.commit, commitID), Path: path, Tree: cmp.Or(s.tree, "tree"),
+	}, s.resolve
 }
 
-func (s *shop) Materialise(_ context.Context, _ v1alpha1.Revision, dir string) error {
+func (s *shop) Recall(ctx context.Context, recorded v1alpha1.Revision, path string) (v1alpha1.Revision, error) {
+	found, err := s.Resolve(ctx, git.Ref{Commit: recorded.Commit}, path)
+	found.Ref = recorded.Ref
+	if errors.Is(err, git.ErrRefNotFound) {
+		err = &git.GoneError{Recorded: recorded}
+	}
+	return found, err
+}
+
+func (s *shop) Ancestors(context.Context, v1alpha1.Revision, int, ...string) ([]revision.Ancestor, error) {
+	s.walked++
+	return s.ancestors, s.history
+}
+
+func (s *shop) Materialise(_ context.Context, at v1alpha1.Revision, dir string) error {
 	if s.materialise != nil {
 		return s.materialise
 	}
-	if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, at.Path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "deploy", "all.yaml"), []byte(s.manifest), 0o644)
+	return os.WriteFile(filepath.Join(dir, at.Path, "all.yaml"), []byte(s.manifest), 0o644)
 }
 
 const configMap = "apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: shop, name: settings}\n"
@@ -128,6 +152,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"tag", v1alpha1.RestoreFrom{Tag: "v1.0.0"}, match.Exact, git.Ref{Tag: "v1.0.0"}},
 		{"commit", v1alpha1.RestoreFrom{Commit: commitID}, match.Exact, git.Ref{Commit: commitID}},
+		{"branch", v1alpha1.RestoreFrom{Branch: "main"}, match.Exact, git.Ref{Branch: "main"}},
 		{"point says which commit", v1alpha1.RestoreFrom{RestorePoint: "20260301"}, match.Named, git.Ref{Commit: commitID}},
 		{"moment says which point", v1alpha1.RestoreFrom{Before: &before}, match.Before, git.Ref{Commit: commitID}},
 	}
@@ -144,16 +169,59 @@ func TestPlan(t *testing.T) {
 			if len(replay.Residual.Secrets) != 1 || replay.Residual.Secrets[0].Name != "login" {
 				t.Errorf("residual %v", replay.Residual)
 			}
-			if diff := cmp.Diff([]git.Ref{tt.asked}, s.repository.asked); diff != "" {
+			if diff := gocmp.Diff([]git.Ref{tt.asked}, s.repository.asked); diff != "" {
 				t.Errorf("asked Git (-want +got):\n%s", diff)
 			}
 			if s.remembered.Record.ID != pointID || s.remembered.Revision.Commit != commitID || !slices.Equal(s.steps, []string{"remember", "facts"}) {
 				t.Errorf("remembered %+v, steps %q", s.remembered, s.steps)
 			}
-			if s.remembered.Revision.Ref != "v1.0.0" && tt.from.Commit == "" {
+			if s.remembered.Revision.Ref != "v1.0.0" && tt.from.Commit+tt.from.Branch == "" {
 				t.Errorf("the revision's ref is %q", s.remembered.Revision.Ref)
 			}
 		})
+	}
+}
+
+// TestMapped: the cluster is asked about what is to be made, the vault about what was saved; what the commit brings itself is no
+// residual any more.
+func TestMapped(t *testing.T) {
+	s := newScene(t)
+	s.repository.manifest = configMap + `---
+{apiVersion: v1, kind: Secret, metadata: {namespace: shop, name: login}}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: reader}}
+`
+	s.Facts = func(_ context.Context, choice match.Choice, objects []*unstructured.Unstructured) (plan.Facts, error) {
+		for _, u := range objects {
+			if u.GetNamespace() == "shop" {
+				t.Errorf("the cluster is asked about %s", object.KeyOf(u))
+			}
+		}
+		if got := choice.Record.Volumes[0].Key(); got != "clone/data" {
+			t.Errorf("the cluster is asked about claim %s", got)
+		}
+		return plan.Facts{RestoreNamespace: v1alpha1.SystemNamespace}, nil
+	}
+	s.Existing = func(_ context.Context, objects []*unstructured.Unstructured) (map[object.Key]bool, error) {
+		if len(objects) != 1 || objects[0].GetName() != "reader" {
+			t.Errorf("looked for %v", objects)
+		}
+		return map[object.Key]bool{object.KeyOf(objects[0]): true}, nil
+	}
+	q := request(v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	q.Mapping = Mapping(&v1alpha1.RestoreMap{Namespaces: map[string]v1alpha1.NamespaceName{"shop": "clone"}})
+	replay, err := s.Plan(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := replay.Plan; len(p.Refusals) > 0 || p.Application != "clone/shop" || p.Claims[0].Name.Namespace != "clone" || len(p.Base) != 2 {
+		t.Errorf("plan %+v", p)
+	}
+	if !replay.Residual.Empty() {
+		t.Errorf("residual %v", replay.Residual.Keys())
+	}
+	if s.remembered.Record.Application != "shop/shop" {
+		t.Errorf("remembered %q", s.remembered.Record.Application)
 	}
 }
 
@@ -172,7 +240,7 @@ func TestEarlierChoice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(first.Plan.Text(), second.Plan.Text()); diff != "" {
+	if diff := gocmp.Diff(first.Plan.Text(), second.Plan.Text()); diff != "" {
 		t.Errorf("another plan (-first +second):\n%s", diff)
 	}
 	if len(s.repository.asked) > 0 || !slices.Equal(s.steps, []string{"facts"}) {

@@ -71,6 +71,8 @@ func (v Volume) Key() string { return v.Namespace + "/" + v.Claim }
 type Residual struct {
 	Document string `json:"document"`
 	Secrets  int    `json:"secrets"`
+	// Objects counts those of all other kinds. Programs that know Secrets only refuse a record that has any.
+	Objects int `json:"objects,omitempty"`
 }
 
 // NewID makes the ID of the point that was asked for at a moment by the object with the UID. The same request always

@@ -27,6 +27,8 @@ type guardedFS struct {
 	content   []byte
 	// plugins are files, and directories of files, that configure generators, transformers and validators.
 	plugins map[string]bool
+	// check is asked of each other file, if set.
+	check func([]byte) error
 	// refused is the first refusal.
 	refused error
 }
@@ -47,6 +49,8 @@ func (fs *guardedFS) ReadFile(file string) ([]byte, error) {
 		err = fs.checkKustomization(file, data)
 	case fs.plugins[file]:
 		err = checkPlugin(data)
+	case fs.check != nil:
+		err = fs.check(data)
 	}
 	if err != nil {
 		err = &Error{File: fs.name(file), Err: err}
@@ -73,6 +77,11 @@ func (fs *guardedFS) checkKustomization(file string, data []byte) error {
 		}
 	}
 	dir := filepath.Dir(file)
+	for _, p := range k.Components {
+		if rel, err := filepath.Rel(fs.root, filepath.Join(dir, p)); err != nil || !filepath.IsLocal(rel) {
+			return fmt.Errorf("%w: %q", ErrRemote, p)
+		}
+	}
 	plugins := slices.Concat(k.Generators, k.Transformers, k.Validators)
 	if fs.plugins[dir] {
 		plugins = append(plugins, k.Resources...)
@@ -189,6 +198,9 @@ func (fs *guardedFS) outside(err error) error {
 
 // relative takes the temporary place of the commit out of an error. Nothing tells kustomize's errors apart but text.
 func (fs *guardedFS) relative(err error) error {
+	if errors.Is(err, ErrRemote) || errors.Is(err, ErrUnsupported) {
+		return err
+	}
 	if outside := fs.outside(err); outside != nil {
 		return outside
 	}

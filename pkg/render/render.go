@@ -4,10 +4,12 @@
 package render
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -47,33 +49,45 @@ var oneAtATime sync.Mutex
 // Objects of built-in namespaced kinds, and of kinds defined among the objects, that name no namespace get "default".
 // Nothing in root is changed. Errors are of type Error, save that of a context which is over.
 func Render(ctx context.Context, root, path string) ([]*unstructured.Unstructured, error) {
+	return Build(ctx, root, As{Path: path})
+}
+
+// Build builds a directory as Render does, and makes of it what an engine makes of it.
+func Build(ctx context.Context, root string, as As) ([]*unstructured.Unstructured, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	fs, dir, err := open(root, path)
+	fs, dir, err := open(root, as.Path)
 	if err != nil {
-		return nil, &Error{File: path, Err: err}
+		return nil, &Error{File: as.Path, Err: err}
 	}
+	fs.check = as.Check
 	oneAtATime.Lock()
 	defer oneAtATime.Unlock()
-	if err := fs.generate(dir); err != nil {
-		return nil, &Error{File: path, Err: fs.relative(err)}
+	if err := fs.generate(dir, as); err != nil {
+		return nil, &Error{File: as.Path, Err: fs.relative(err)}
 	}
 	built, err := kustomize.Build(fs, dir)
 	if fs.refused != nil {
 		return nil, fs.refused // kustomize hides why it could not read a file
 	}
 	if err != nil {
-		return nil, &Error{File: path, Err: fs.relative(err)}
+		return nil, &Error{File: as.Path, Err: fs.relative(err)}
+	}
+	if err := as.substitute(ctx, built); err != nil {
+		return nil, &Error{File: as.Path, Err: err}
 	}
 	objects, err := convert(built)
 	if err != nil {
-		return nil, &Error{File: path, Err: err}
+		return nil, &Error{File: as.Path, Err: err}
 	}
 	if len(objects) == 0 {
-		return nil, &Error{File: path, Err: ErrEmpty}
+		return nil, &Error{File: as.Path, Err: ErrEmpty}
 	}
-	setNamespaces(objects)
+	if err := as.label(objects); err != nil {
+		return nil, &Error{File: as.Path, Err: err}
+	}
+	setNamespaces(objects, cmp.Or(as.Namespace, defaultNamespace))
 	return objects, ctx.Err()
 }
 
@@ -104,19 +118,31 @@ func open(root, path string) (*guardedFS, string, error) {
 	return fs, dir.String(), nil
 }
 
-// generate adds a kustomization of all manifests in dir if it has none. Files that Flux leaves out of its artifacts, and
-// those that a .sourceignore in dir names, are no manifests.
-func (fs *guardedFS) generate(dir string) error {
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		if fs.Exists(filepath.Join(dir, name)) {
-			return nil
-		}
+// generate adds a kustomization of all manifests in dir if it has none, and to the one there is what an engine's own adds. Files that
+// Flux leaves out of its artifacts, and those that a .sourceignore in dir names, are no manifests.
+func (fs *guardedFS) generate(dir string, as As) error {
+	there := slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool { return fs.Exists(filepath.Join(dir, name)) })
+	if there && as.Kustomization == nil {
+		return nil
 	}
-	ignore := strings.Join([]string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}, ",")
-	generator := kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(ignore, ",", "\n"), unstructured.Unstructured{})
+	var engine unstructured.Unstructured
+	if as.Kustomization != nil {
+		engine = *as.Kustomization
+	}
+	generator := kustomize.NewGenerator(fs.root, engine)
+	if !there {
+		ignore := []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}
+		if as.Flat {
+			ignore = append(ignore, "/*/")
+		}
+		generator = kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(strings.Join(ignore, ","), ",", "\n"), engine)
+	}
 	data, file, _, err := generator.GenerateManifest(dir)
+	if err != nil {
+		return err
+	}
 	fs.generated, fs.content = file, data
-	return err
+	return fs.checkKustomization(file, data)
 }
 
 func convert(built resmap.ResMap) ([]*unstructured.Unstructured, error) {

@@ -7,11 +7,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// defaultNamespace is the one that kubectl would use.
 const defaultNamespace = "default"
 
-// setNamespaces gives objects that are known to live in a namespace, and name none, the one that kubectl would use.
-// Kinds that are not known here are left to the API server.
-func setNamespaces(objects []*unstructured.Unstructured) {
+// setNamespaces gives objects that are known to live in a namespace, and name none, the one that is meant then. Kinds that are not
+// known here are left to the API server.
+func setNamespaces(objects []*unstructured.Unstructured, namespace string) {
 	namespaced := map[schema.GroupKind]bool{}
 	for _, u := range objects {
 		if u.GroupVersionKind().GroupKind() != (schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}) {
@@ -25,7 +26,7 @@ func setNamespaces(objects []*unstructured.Unstructured) {
 	for _, u := range objects {
 		gk := u.GroupVersionKind().GroupKind()
 		if u.GetNamespace() == "" && (namespaced[gk] || isNamespaced(gk)) {
-			u.SetNamespace(defaultNamespace)
+			u.SetNamespace(namespace)
 		}
 	}
 }

@@ -13,17 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 )
 
-// Capture keeps the residual Secrets of a namespace. The reader must not be a cache.
-func Capture(ctx context.Context, c client.Reader, namespace string) (Set, error) {
-	return CaptureAll(ctx, c, Scope{Namespaces: []string{namespace}})
-}
-
-// CaptureAll keeps the residual objects of the scope. A required Secret or ConfigMap that is nowhere is a *MissingError, and
+// Capture keeps the residual objects of the scope. A required Secret or ConfigMap that is nowhere is a *MissingError, and
 // more than a document can hold is a *SizeError. The reader must not be a cache.
-func CaptureAll(ctx context.Context, c client.Reader, scope Scope) (Set, error) {
+func Capture(ctx context.Context, c client.Reader, scope Scope) (Set, error) {
 	facts, err := Survey(ctx, c, scope)
 	if err != nil {
 		return Set{}, err
@@ -74,6 +70,14 @@ func (k *keeper) keep(ctx context.Context, key object.Key, apiVersion string) er
 		return fmt.Errorf("reading %s: %w", key, err)
 	}
 	clean := Sanitise(live)
+	if by := k.facts.Bootstrap[key]; by != "" {
+		annotations := clean.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[v1alpha1.AnnotationBootstrap] = by
+		clean.SetAnnotations(annotations)
+	}
 	data, err := json.Marshal(clean)
 	if err != nil {
 		return fmt.Errorf("keeping %s: it does not become JSON", key)

@@ -38,9 +38,7 @@ type Facts struct {
 	Objects []Object
 	// Git maps what Git brings onto who brings it, in words: "Kustomization flux-system/shop".
 	Git map[object.Key]string
-	// Complete says that Git is all that Flux brings, so that a label of Flux proves nothing: operators copy labels onto
-	// what they make. Applications are those, "<namespace>/<name>", of whose objects Git holds all that Lockstep applied.
-	Complete     bool
+	// Applications are those, "<namespace>/<name>", of whose objects Git holds all that Lockstep applied.
 	Applications map[string]bool
 	// Releases are the Helm releases that Git brings, by the place of their storage and their name.
 	Releases map[object.Name]string
@@ -52,6 +50,8 @@ type Facts struct {
 	Gone   map[types.UID]bool
 	// Selecting are the Services, of those that are there, that find their endpoints by a selector.
 	Selecting map[object.Name]bool
+	// Bootstrap says, of those of Objects that are in namespaces of the engines, who needs them there.
+	Bootstrap map[object.Key]string
 	// OwnedConfigMaps keeps ConfigMaps that others own, as Secrets are.
 	OwnedConfigMaps bool
 }
@@ -175,7 +175,7 @@ const (
 	annotationArgoTracking      = "argocd.argoproj.io/tracking-id"
 )
 
-// git says who brings the object from Git.
+// git says who brings the object from Git. A label of Flux proves nothing: operators copy labels onto what they make.
 func (j judge) git(o Object) string {
 	if by := j.Git[o.Key]; by != "" {
 		return "in Git: " + by
@@ -189,15 +189,6 @@ func (j judge) git(o Object) string {
 		if application, ok := tracked(id, o.Key); ok {
 			return "in Git: Argo CD Application " + application
 		}
-	}
-	if j.Complete {
-		return ""
-	}
-	if name := o.Labels[labelKustomization]; name != "" {
-		return "in Git: Kustomization " + o.Labels[labelKustomizationNamespace] + "/" + name
-	}
-	if name := o.Labels[labelHelmRelease]; name != "" {
-		return "in Git: HelmRelease " + o.Labels[labelHelmReleaseNamespace] + "/" + name
 	}
 	return ""
 }

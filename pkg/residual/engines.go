@@ -33,31 +33,45 @@ var (
 )
 
 // engines reads what GitOps engines say that they bring: the Kustomizations and HelmReleases that labels name, and
-// the Applications of Argo CD where one tracks by label.
+// the Applications of Argo CD where one tracks by label. What they need themselves may be brought by others in turn.
 func (s *survey) engines(ctx context.Context) error {
-	kustomizations, releases, instances := map[object.Name]bool{}, map[object.Name]bool{}, map[string]bool{}
-	for _, o := range s.facts.Objects {
-		if name := o.Labels[labelKustomization]; name != "" {
-			kustomizations[object.Name{Namespace: o.Labels[labelKustomizationNamespace], Name: name}] = true
+	read := map[object.Key]bool{}
+	for looked := 0; looked < len(s.facts.Objects); {
+		kustomizations, releases := map[object.Name]bool{}, map[object.Name]bool{}
+		for _, o := range s.facts.Objects[looked:] {
+			if name := o.Labels[labelKustomization]; name != "" {
+				kustomizations[object.Name{Namespace: o.Labels[labelKustomizationNamespace], Name: name}] = true
+			}
+			if name := o.Labels[labelHelmRelease]; name != "" {
+				releases[object.Name{Namespace: o.Labels[labelHelmReleaseNamespace], Name: name}] = true
+			}
 		}
-		if name := o.Labels[labelHelmRelease]; name != "" {
-			releases[object.Name{Namespace: o.Labels[labelHelmReleaseNamespace], Name: name}] = true
+		looked = len(s.facts.Objects)
+		if err := s.bringAll(ctx, kustomization, kustomizations, read, s.kustomization); err != nil {
+			return err
 		}
-		if name := o.Labels["app.kubernetes.io/instance"]; name != "" {
-			instances[name] = true
-		}
-	}
-	for _, name := range slices.SortedFunc(maps.Keys(kustomizations), object.Name.Compare) {
-		if err := s.bring(ctx, kustomization, name, s.kustomization); err != nil {
+		if err := s.bringAll(ctx, helmReleases, releases, read, s.release); err != nil {
 			return err
 		}
 	}
-	for _, name := range slices.SortedFunc(maps.Keys(releases), object.Name.Compare) {
-		if err := s.bring(ctx, helmReleases, name, s.release); err != nil {
+	return s.applications(ctx)
+}
+
+// bringAll reads those of the objects that were not read before.
+func (s *survey) bringAll(
+	ctx context.Context, gk schema.GroupKind, names map[object.Name]bool, done map[object.Key]bool, read func(context.Context, *unstructured.Unstructured) error,
+) error {
+	for _, name := range slices.SortedFunc(maps.Keys(names), object.Name.Compare) {
+		key := object.Key{Group: gk.Group, Kind: gk.Kind, Namespace: name.Namespace, Name: name.Name}
+		if done[key] {
+			continue
+		}
+		done[key] = true
+		if err := s.bring(ctx, gk, name, read); err != nil {
 			return err
 		}
 	}
-	return s.applications(ctx, instances)
+	return nil
 }
 
 // bring reads an object of Flux, if it is there.
@@ -91,14 +105,16 @@ func (s *survey) served(gk schema.GroupKind) (schema.GroupVersionKind, bool) {
 }
 
 // kustomization notes the inventory of a Kustomization of Flux, and what it needs itself.
-func (s *survey) kustomization(_ context.Context, u *unstructured.Unstructured) error {
+func (s *survey) kustomization(ctx context.Context, u *unstructured.Unstructured) error {
 	by := "Kustomization " + u.GetNamespace() + "/" + u.GetName()
 	if secret, _, _ := unstructured.NestedString(u.Object, "spec", "decryption", "secretRef", "name"); secret != "" {
 		s.want(object.Key{Kind: object.Secret.Kind, Namespace: u.GetNamespace(), Name: secret}, by, true)
 	}
 	s.wantEach(u, by, "spec", "postBuild", "substituteFrom")
-	_, err := s.inventory(u, by)
-	return err
+	if _, err := s.inventory(u, by); err != nil {
+		return err
+	}
+	return s.ofKustomization(ctx, u, by)
 }
 
 // wantEach notes the references of a list such as substituteFrom or valuesFrom.
@@ -148,10 +164,18 @@ func cutLast(s string) (before, after string, ok bool) {
 	return s[:i], s[i+1:], true
 }
 
-// release notes what a HelmRelease of Flux brings: its inventory, which newer versions of Flux keep, else Helm's own storage.
+// release notes what a HelmRelease of Flux brings, and what it needs itself.
 func (s *survey) release(ctx context.Context, u *unstructured.Unstructured) error {
 	by := "HelmRelease " + u.GetNamespace() + "/" + u.GetName()
 	s.wantEach(u, by, "spec", "valuesFrom")
+	if err := s.releaseBrings(ctx, u, by); err != nil {
+		return err
+	}
+	return s.ofRelease(ctx, u, by)
+}
+
+// releaseBrings notes the inventory of a HelmRelease, which newer versions of Flux keep, else what Helm's own storage has.
+func (s *survey) releaseBrings(ctx context.Context, u *unstructured.Unstructured, by string) error {
 	history, _, _ := unstructured.NestedSlice(u.Object, "status", "history")
 	if len(history) == 0 {
 		_, err := s.inventory(u, by)
@@ -234,11 +258,20 @@ func releaseObjects(data []byte) ([]object.Key, error) {
 	return keys, nil
 }
 
-// applications notes what Applications of Argo CD bring that track by label. Those that track by annotation are
-// known by it.
-func (s *survey) applications(ctx context.Context, instances map[string]bool) error {
+// applications notes what Applications of Argo CD bring that track by label, and what those need that bring something here. Those that
+// track by annotation are known by it.
+func (s *survey) applications(ctx context.Context) error {
+	instances, trackers := map[string]bool{}, map[string]bool{}
+	for _, o := range s.facts.Objects {
+		instances[o.Labels["app.kubernetes.io/instance"]] = true
+		if application, ok := tracked(o.Annotations[annotationArgoTracking], o.Key); ok {
+			// One outside Argo CD's own namespace is tracked as "<namespace>_<name>".
+			trackers[application[strings.LastIndexByte(application, '_')+1:]] = true
+		}
+	}
+	delete(instances, "")
 	gvk, served := s.served(applications)
-	if !served || len(instances) == 0 {
+	if !served || len(instances)+len(trackers) == 0 {
 		return nil
 	}
 	next := ""
@@ -249,8 +282,20 @@ func (s *survey) applications(ctx context.Context, instances map[string]bool) er
 			return fmt.Errorf("listing the Applications of Argo CD: %w", err)
 		}
 		for i := range list.Items {
-			if u := &list.Items[i]; instances[u.GetName()] && here(u) {
-				s.resources(u)
+			u := &list.Items[i]
+			if !here(u) || !instances[u.GetName()] && !trackers[u.GetName()] {
+				continue
+			}
+			brought := resources(u)
+			if instances[u.GetName()] {
+				for _, key := range brought {
+					s.facts.Git[key] = "Argo CD Application " + u.GetName()
+				}
+			}
+			if slices.ContainsFunc(brought, func(key object.Key) bool { return slices.Contains(s.scope.Namespaces, key.Namespace) }) {
+				if err := s.ofApplication(ctx, u); err != nil {
+					return err
+				}
 			}
 		}
 		if next = list.GetContinue(); next == "" {
@@ -266,8 +311,9 @@ func here(u *unstructured.Unstructured) bool {
 	return server == "https://kubernetes.default.svc" || name == "in-cluster"
 }
 
-// resources notes what an Application brings, without what Git no longer has.
-func (s *survey) resources(u *unstructured.Unstructured) {
+// resources are what an Application brings, without what Git no longer has.
+func resources(u *unstructured.Unstructured) []object.Key {
+	var keys []object.Key
 	list, _, _ := unstructured.NestedSlice(u.Object, "status", "resources")
 	for _, item := range list {
 		r, _ := item.(map[string]any)
@@ -275,7 +321,7 @@ func (s *survey) resources(u *unstructured.Unstructured) {
 			continue
 		}
 		text := func(field string) string { v, _ := r[field].(string); return v }
-		key := object.Key{Group: text("group"), Kind: text("kind"), Namespace: text("namespace"), Name: text("name")}
-		s.facts.Git[key] = "Argo CD Application " + u.GetName()
+		keys = append(keys, object.Key{Group: text("group"), Kind: text("kind"), Namespace: text("namespace"), Name: text("name")})
 	}
+	return keys
 }

@@ -42,6 +42,9 @@ func Kinds(d Discovery) ([]schema.GroupVersionKind, error) {
 		}
 	}
 	slices.SortFunc(kinds, func(a, b schema.GroupVersionKind) int { return strings.Compare(a.String(), b.String()) })
+	if len(kinds) == 0 {
+		return nil, errors.New("asking which kinds the cluster serves: the answer names none")
+	}
 	return slices.Compact(kinds), nil
 }
 
@@ -133,7 +136,7 @@ func order(gk schema.GroupKind) (stage, int) {
 	switch {
 	case gk.Group == "apps", gk.Group == "batch", gk.Kind == "ReplicationController" && gk.Group == "":
 		return after, 1
-	case strings.Contains(gk.Group, ".") && !strings.HasSuffix(gk.Group, ".k8s.io"):
+	case object.IsCustom(gk.Group):
 		return after, 0 // what its controller makes of it, nobody here knows
 	}
 	return before, ranks[gk]

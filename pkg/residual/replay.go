@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,10 +44,13 @@ type Step struct {
 	Reason string     `json:"reason,omitempty"`
 }
 
-// Plan says what a replay of the set does, in order: ServiceAccounts, Secrets and ConfigMaps before what refers to them.
+// Plan says what a replay of the set does, in order: what the engines need first, then ServiceAccounts, Secrets and ConfigMaps before
+// what refers to them.
 func Plan(s Set, t Target) []Step {
 	steps := make([]Step, 0, len(s.Secrets)+len(s.Objects))
+	bootstrap := map[object.Key]bool{}
 	for key, o := range s.all() {
+		_, bootstrap[key] = o.GetAnnotations()[v1alpha1.AnnotationBootstrap]
 		gvk := o.GetObjectKind().GroupVersionKind()
 		step := Step{Key: key, Action: Create}
 		switch {
@@ -54,6 +58,8 @@ func Plan(s Set, t Target) []Step {
 			step.Action, step.Reason = Leave, "it is there"
 		case !t.Served[gvk]:
 			step.Action, step.Reason = Hold, fmt.Sprintf("the cluster does not serve %s of %s", gvk.Kind, gvk.GroupVersion())
+		case !t.Namespaces[key.Namespace] && bootstrap[key]:
+			step.Action, step.Reason = Leave, fmt.Sprintf("there is no namespace %q whose engine needs it", key.Namespace)
 		case !t.Namespaces[key.Namespace]:
 			step.Action, step.Reason = Hold, fmt.Sprintf("there is no namespace %q", key.Namespace)
 		}
@@ -62,37 +68,52 @@ func Plan(s Set, t Target) []Step {
 	slices.SortStableFunc(steps, func(a, b Step) int {
 		stageA, rankA := order(a.Key.GroupKind())
 		stageB, rankB := order(b.Key.GroupKind())
+		if bootstrap[a.Key] != bootstrap[b.Key] {
+			if bootstrap[a.Key] {
+				return -1
+			}
+			return 1
+		}
 		return cmp.Or(cmp.Compare(stageA, stageB), cmp.Compare(rankA, rankB), a.Key.Compare(b.Key))
 	})
 	return steps
 }
 
-// HeldError names the first of the objects that could not be created yet. All others are there.
+// HeldError says what the objects wait for that could not be created yet. All others are there. Its text names none of the
+// objects: who may read why a restore waits may have nothing to do with them.
 type HeldError struct {
-	Step  Step
-	Count int
+	Steps []Step
 }
 
 func (e *HeldError) Error() string {
-	if e.Count == 1 {
-		return fmt.Sprintf("%s waits: %s", e.Step.Key, e.Step.Reason)
+	var reasons []string
+	for _, step := range e.Steps {
+		if !slices.Contains(reasons, step.Reason) {
+			reasons = append(reasons, step.Reason)
+		}
 	}
-	return fmt.Sprintf("%s and %d more wait: %s", e.Step.Key, e.Count-1, e.Step.Reason)
+	slices.Sort(reasons)
+	what := "1 object that Git does not hold waits"
+	if n := len(e.Steps); n > 1 {
+		what = fmt.Sprintf("%d objects that Git does not hold wait", n)
+	}
+	return what + ": " + strings.Join(reasons, "; ")
 }
 
 // Replay creates the objects of the set that are absent and of which no pod follows, marked with the restore point they come
-// from. What exists is left as it is. A *HeldError names what must be tried again when its kind or namespace is there.
-func Replay(ctx context.Context, c client.Client, s Set, point string) ([]Step, error) {
-	return replay(ctx, c, s.of(before), point)
+// from. What exists is left as it is. A *HeldError names what must be tried again when its kind or namespace is there. The
+// reader must not be a cache.
+func Replay(ctx context.Context, live client.Reader, c client.Client, s Set, point string) ([]Step, error) {
+	return replay(ctx, live, c, s.of(before), point)
 }
 
 // ReplayWorkloads does the same with workloads and custom resources. It must not run before every claim names its volume.
-func ReplayWorkloads(ctx context.Context, c client.Client, s Set, point string) ([]Step, error) {
-	return replay(ctx, c, s.of(after), point)
+func ReplayWorkloads(ctx context.Context, live client.Reader, c client.Client, s Set, point string) ([]Step, error) {
+	return replay(ctx, live, c, s.of(after), point)
 }
 
-func replay(ctx context.Context, c client.Client, s Set, point string) ([]Step, error) {
-	target, err := look(ctx, c, s)
+func replay(ctx context.Context, live client.Reader, c client.Client, s Set, point string) ([]Step, error) {
+	target, err := look(ctx, live, c.RESTMapper(), s)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +138,7 @@ func replay(ctx context.Context, c client.Client, s Set, point string) ([]Step, 
 		}
 	}
 	if len(held) > 0 {
-		return steps, &HeldError{held[0], len(held)}
+		return steps, &HeldError{held}
 	}
 	return steps, nil
 }
@@ -153,7 +174,7 @@ func conceal(err error) error {
 }
 
 // look asks the cluster what Plan must know.
-func look(ctx context.Context, c client.Client, s Set) (Target, error) {
+func look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, s Set) (Target, error) {
 	t := Target{map[object.Key]bool{}, map[schema.GroupVersionKind]bool{}, map[string]bool{}}
 	for _, key := range s.Keys() {
 		if _, asked := t.Namespaces[key.Namespace]; asked {
@@ -168,7 +189,7 @@ func look(ctx context.Context, c client.Client, s Set) (Target, error) {
 	for key, o := range s.all() {
 		gvk := o.GetObjectKind().GroupVersionKind()
 		if _, asked := t.Served[gvk]; !asked {
-			_, err := c.RESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version)
+			_, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 			if err != nil && !meta.IsNoMatchError(err) {
 				return t, fmt.Errorf("asking whether the cluster serves %s: %w", gvk, err)
 			}

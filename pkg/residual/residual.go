@@ -2,7 +2,7 @@
 //
 // Survey gathers facts of a cluster, Decide says of each object whether it is residual and why, Capture keeps those that are,
 // and Replay creates those that are absent. Names and values leave the cluster only in a sealed document of the vault;
-// the survey itself reads no content of a Secret but that of a Helm release's storage.
+// the survey itself reads no content of a Secret but that of a Helm release's storage, and the URLs of Argo CD's repositories.
 package residual
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/lockstep-dr/lockstep/pkg/object"
 )
@@ -166,6 +167,36 @@ func (s Set) Without(brought func(object.Key) bool) Set {
 		}
 	}
 	return out
+}
+
+// Map is the set under the names of a mapping.
+func (s Set) Map(m object.Mapping) Set {
+	out := Set{Version: s.Version}
+	for i := range s.Secrets {
+		secret := s.Secrets[i].DeepCopy()
+		secret.Namespace = m.Namespace(secret.Namespace)
+		out.Secrets = append(out.Secrets, *secret)
+	}
+	for i := range s.Objects {
+		out.Objects = append(out.Objects, *m.Object(&s.Objects[i]))
+	}
+	return out
+}
+
+// Leftovers finds, in a set that is under the names of a mapping, the text that may still lead into the namespaces by their old
+// names. No value is in it.
+func (s Set) Leftovers(m object.Mapping) (map[object.Key][]object.Leftover, error) {
+	found := map[object.Key][]object.Leftover{}
+	for key, o := range s.all() {
+		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", key, err)
+		}
+		if l := m.Leftovers(&unstructured.Unstructured{Object: fields}); len(l) > 0 {
+			found[key] = l
+		}
+	}
+	return found, nil
 }
 
 func secretKey(s *corev1.Secret) object.Key {

@@ -12,7 +12,7 @@ import (
 
 // staleAnnotations were written by the old cluster about itself.
 var staleAnnotations = []string{
-	corev1.LastAppliedConfigAnnotation, v1alpha1.AnnotationRestoredFrom, v1alpha1.AnnotationReconcileAt,
+	corev1.LastAppliedConfigAnnotation, v1alpha1.AnnotationRestoredFrom, v1alpha1.AnnotationReconcileAt, v1alpha1.AnnotationBootstrap,
 	"kubernetes.io/service-account.uid", "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation",
 	"endpoints.kubernetes.io/last-change-trigger-time",
 }

@@ -30,7 +30,7 @@ const (
 // Scope says what a survey looks at.
 type Scope struct {
 	Namespaces []string
-	// Kinds are those of the function Kinds. Without any, only Secrets are looked at, and a label of Flux is believed.
+	// Kinds are those of the function Kinds.
 	Kinds []schema.GroupVersionKind
 	// Rendered are the objects of a commit, which are in Git whatever the cluster says, Applications the policies
 	// ("<namespace>/<name>") among them.
@@ -45,22 +45,16 @@ func Survey(ctx context.Context, c client.Reader, scope Scope) (Facts, error) {
 	s := survey{Reader: c, scope: scope, facts: Facts{
 		Git: map[object.Key]string{}, Applications: map[string]bool{}, Releases: map[object.Name]string{}, Wanted: map[object.Key]Want{},
 		Owners: map[types.UID]Object{}, Gone: map[types.UID]bool{}, Selecting: map[object.Name]bool{},
-		Complete: scope.Kinds != nil, OwnedConfigMaps: scope.OwnedConfigMaps,
+		Bootstrap:       map[object.Key]string{},
+		OwnedConfigMaps: scope.OwnedConfigMaps,
 	}}
-	if scope.Kinds == nil {
-		s.scope.Kinds = []schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind(object.Secret.Kind)}
-	}
 	for _, key := range scope.Rendered {
 		s.facts.Git[key] = "the commit renders it"
 	}
 	for _, application := range scope.Applications {
 		s.facts.Applications[application] = true
 	}
-	steps := []func(context.Context) error{s.objects, s.services, s.wanted}
-	if s.facts.Complete {
-		steps = []func(context.Context) error{s.objects, s.engines, s.owners, s.services, s.wanted}
-	}
-	for _, step := range steps {
+	for _, step := range []func(context.Context) error{s.objects, s.sealedKeys, s.engines, s.owners, s.services, s.wanted} {
 		if err := step(ctx); err != nil {
 			return Facts{}, err
 		}

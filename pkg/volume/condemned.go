@@ -85,11 +85,13 @@ func (v *Vault) clock(ctx context.Context) (now time.Time, probe string, err err
 }
 
 func (v *Vault) readCondemned(ctx context.Context, info store.Info) ([]packID, error) {
-	data, err := v.getSmall(ctx, info)
-	if err != nil {
-		return nil, err
-	}
-	return v.openCondemned(info.Name, data)
+	return twice(v, func(v *Vault) ([]packID, error) {
+		data, err := v.getSmall(ctx, info)
+		if err != nil {
+			return nil, err
+		}
+		return v.openCondemned(info.Name, data)
+	})
 }
 
 func (v *Vault) openCondemned(name string, data []byte) ([]packID, error) {

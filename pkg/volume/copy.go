@@ -60,18 +60,28 @@ func (c *copier) parts(ctx context.Context, id packID, s sealer, parts []packedA
 	return damage
 }
 
-// run copies chunks that one request gets.
+// run copies chunks that one request gets. Those that are found damaged are read once more.
 func (c *copier) run(ctx context.Context, id packID, s sealer, parts []packedAt) error {
+	_, err := twice(c.Vault, func(v *Vault) (struct{}, error) {
+		var err error
+		parts, err = c.copy(ctx, v, id, s, parts)
+		return struct{}{}, err
+	})
+	return err
+}
+
+// copy copies chunks, and returns those that are damaged.
+func (c *copier) copy(ctx context.Context, from *Vault, id packID, s sealer, parts []packedAt) (bad []packedAt, damage error) {
 	start := parts[0].off
-	data, err := c.getPack(ctx, id, start, parts[len(parts)-1].end()-start)
+	data, err := from.getPack(ctx, id, start, parts[len(parts)-1].end()-start)
 	if err != nil {
-		return err
+		return parts, err
 	}
 	c.progress.stored.Add(int64(len(data)))
-	var damage error
 	for _, p := range parts {
 		encoded, err := s.open(roleContent, p.off, data[p.off-start:p.end()-start])
 		if err != nil {
+			bad = append(bad, p)
 			damage = errors.Join(damage, fmt.Errorf("object %q at %d: %w", id.object(), p.off, err))
 			continue
 		}
@@ -80,10 +90,10 @@ func (c *copier) run(ctx context.Context, id packID, s sealer, parts []packedAt)
 			to = &c.meta
 		}
 		if err := to.add(ctx, p.id, encoded, int(p.raw)); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return damage
+	return bad, damage
 }
 
 func (c *copier) flush(ctx context.Context) error {

@@ -57,16 +57,18 @@ func (v *Vault) Document(ctx context.Context, kind, name string) (Document, erro
 	if err != nil {
 		return Document{}, err
 	}
-	data, err := v.store.Get(ctx, object, 0, -1)
-	if errors.Is(err, store.ErrNotFound) {
-		if err = v.confirm(ctx); err == nil {
-			err = ErrDocumentNotFound
+	return twice(v, func(v *Vault) (Document, error) {
+		data, err := v.store.Get(ctx, object, 0, -1)
+		if errors.Is(err, store.ErrNotFound) {
+			if err = v.confirm(ctx); err == nil {
+				err = ErrDocumentNotFound
+			}
 		}
-	}
-	if err != nil {
-		return Document{}, fmt.Errorf("reading document %q of kind %q: %w", name, kind, err)
-	}
-	return v.openDocument(kind, object, data)
+		if err != nil {
+			return Document{}, fmt.Errorf("reading document %q of kind %q: %w", name, kind, err)
+		}
+		return v.openDocument(kind, object, data)
+	})
 }
 
 // Documents returns every document of a kind whose name begins with prefix, sorted by name. The result is complete: an
@@ -84,11 +86,13 @@ func (v *Vault) Documents(ctx context.Context, kind, prefix string) ([]Document,
 	}
 	all := make([]Document, len(infos))
 	err = each(ctx, infos, func(ctx context.Context, i int, info store.Info) error {
-		data, err := v.getSmall(ctx, info)
-		if err != nil {
-			return fmt.Errorf("reading documents of kind %q: %w", kind, err)
-		}
-		d, err := v.openDocument(kind, info.Name, data)
+		d, err := twice(v, func(v *Vault) (Document, error) {
+			data, err := v.getSmall(ctx, info)
+			if err != nil {
+				return Document{}, fmt.Errorf("reading documents of kind %q: %w", kind, err)
+			}
+			return v.openDocument(kind, info.Name, data)
+		})
 		if err == nil && strings.HasPrefix(d.Name, prefix) {
 			all[i] = d
 		}
@@ -100,6 +104,24 @@ func (v *Vault) Documents(ctx context.Context, kind, prefix string) ([]Document,
 	all = slices.DeleteFunc(all, func(d Document) bool { return d.Name == "" })
 	slices.SortFunc(all, func(a, b Document) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+// CountDocuments says how many documents of a kind there are. It reads none of them, so that a damaged one counts, too.
+func (v *Vault) CountDocuments(ctx context.Context, kind string) (int, error) {
+	if err := checkKind(kind); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, err := range v.store.List(ctx, documentPrefix+kind+"/") {
+		if err != nil {
+			return 0, fmt.Errorf("counting documents of kind %q: %w", kind, err)
+		}
+		n++
+	}
+	if err := v.confirm(ctx); err != nil {
+		return 0, fmt.Errorf("counting documents of kind %q: %w", kind, err)
+	}
+	return n, nil
 }
 
 // openDocument decrypts a document, and makes sure that it stands where its kind and name belong.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -250,12 +251,14 @@ func TestSaveInterrupted(t *testing.T) {
 	for n := 1; ; n++ {
 		s := storetest.NewMemory()
 		v := newVault(t, s)
-		recording := false
+		var recording atomic.Bool
 		s.SetFaults(func(c storetest.Call) storetest.Fault {
 			if c.N >= n {
 				return storetest.Fault{Err: store.ErrUnavailable}
 			}
-			recording = recording || strings.HasPrefix(c.Name, "snapshots/") // when nothing else is under way
+			if strings.HasPrefix(c.Name, "snapshots/") {
+				recording.Store(true)
+			}
 			return storetest.Fault{}
 		})
 		_, err := v.Save(t.Context(), dir, volume.SaveOptions{})
@@ -272,7 +275,7 @@ func TestSaveInterrupted(t *testing.T) {
 			t.Errorf("operation %d: the store's failure is laid to files: %v", n, err)
 		}
 		all, err := v.Snapshots(t.Context())
-		if err != nil || len(all) > 0 && !recording {
+		if err != nil || len(all) > 0 && !recording.Load() {
 			t.Fatalf("operation %d: %d snapshots, %v", n, len(all), err)
 		}
 		for _, left := range all {

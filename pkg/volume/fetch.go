@@ -81,6 +81,7 @@ type planned struct {
 	index *index
 	at    slot
 	more  []slot // other places
+	again bool   // what is at this place was found damaged, and is read once more
 }
 
 // fetch gets the chunks in as few requests as is reasonable, several at once, and hands each to its use.
@@ -145,7 +146,7 @@ func planIn(x *index, k *keys, wants []want) (plan []planned, missing []want) {
 			missing = append(missing, w)
 			continue
 		}
-		plan = append(plan, planned{w, x, places[0], places[1:]})
+		plan = append(plan, planned{want: w, index: x, at: places[0], more: places[1:]})
 	}
 	return plan, missing
 }
@@ -189,7 +190,11 @@ func (f *fetcher) get(ctx context.Context, part []planned) error {
 	p := &part[0].index.packs[part[0].at.pack]
 	first, last := part[0].at, part[len(part)-1].at
 	length := int64(last.off+last.stored) - int64(first.off)
-	data, err := f.vault.getPack(ctx, p.id, int64(first.off), length)
+	v := f.vault
+	if part[0].again {
+		v = v.uncached()
+	}
+	data, err := v.getPack(ctx, p.id, int64(first.off), length)
 	switch {
 	case errors.Is(err, store.ErrNotFound), damaged(err):
 		return f.refuse(ctx, part, fmt.Errorf("%w: %w", ErrDamaged, err))
@@ -219,6 +224,9 @@ func (f *fetcher) open(ctx context.Context, part []planned, data []byte, from ui
 		if err != nil {
 			err = f.refuse(ctx, part[i:same], fmt.Errorf("object %q at %d: %w", p.id.object(), at.off, err))
 		} else {
+			if part[i].again {
+				f.vault.reread.Add(1)
+			}
 			err = hand(part[i:same], chunk)
 		}
 		if err != nil {
@@ -238,8 +246,15 @@ func hand(part []planned, chunk []byte) error {
 	return nil
 }
 
-// refuse tries the other places of the chunks, or says that there are none.
+// refuse reads the chunks once more, then tries their other places, or says that there are none.
 func (f *fetcher) refuse(ctx context.Context, part []planned, damage error) error {
+	if !part[0].again && !errors.Is(damage, store.ErrNotFound) {
+		again := slices.Clone(part)
+		for i := range again {
+			again[i].again = true
+		}
+		return f.get(ctx, again)
+	}
 	f.note(part[0])
 	for _, w := range part {
 		places := w.more
@@ -256,7 +271,7 @@ func (f *fetcher) refuse(ctx context.Context, part []planned, damage error) erro
 		}
 		err := error(nil)
 		if len(places) > 0 {
-			err = f.get(ctx, []planned{{w.want, x, places[0], places[1:]}})
+			err = f.get(ctx, []planned{{want: w.want, index: x, at: places[0], more: places[1:]}})
 		} else {
 			err = w.use(nil, damage)
 		}

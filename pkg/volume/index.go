@@ -297,15 +297,17 @@ func (v *Vault) listPacks(ctx context.Context) (map[packID]packFile, error) {
 }
 
 func (v *Vault) readIndexObject(ctx context.Context, info store.Info) ([]described, error) {
-	data, err := v.getSmall(ctx, info)
-	if err != nil {
-		return nil, err
-	}
-	plaintext, err := v.keys.openObject(typeIndex, info.Name, data)
-	if err != nil {
-		return nil, err
-	}
-	return decodeIndex(plaintext)
+	return twice(v, func(v *Vault) ([]described, error) {
+		data, err := v.getSmall(ctx, info)
+		if err != nil {
+			return nil, err
+		}
+		plaintext, err := v.keys.openObject(typeIndex, info.Name, data)
+		if err != nil {
+			return nil, err
+		}
+		return decodeIndex(plaintext)
+	})
 }
 
 // adopt adds packs that no index describes.
@@ -353,6 +355,10 @@ func (v *Vault) getPack(ctx context.Context, id packID, off, length int64) ([]by
 
 // readFooter describes a pack from its own footer.
 func (v *Vault) readFooter(ctx context.Context, id packID, size int64) (described, error) {
+	return twice(v, func(v *Vault) (described, error) { return v.fetchFooter(ctx, id, size) })
+}
+
+func (v *Vault) fetchFooter(ctx context.Context, id packID, size int64) (described, error) {
 	name := id.object()
 	p := described{id: id, size: uint32(size)}
 	if size < headerSize+tagSize+trailerSize || size > maxPack {

@@ -94,7 +94,8 @@ type LoadResult struct {
 //
 // A file or an image is loaded into the file target, by way of a file beside it whose name ends in .lockstep-incomplete; or, if
 // target is a block device, into that. The device must be as large, and not in use. It counts as empty if the first and the
-// last of it are zero; what lies behind an image that is smaller stays.
+// last of it are zero. What lies behind an image that is smaller stays, but that ExistingMirror makes it zero: then a load that
+// was interrupted is taken up, and no byte of what the device held before is left.
 //
 // When parts of the snapshot are damaged, the error is a *FileErrors that names every file they hurt; everything else was
 // loaded, and the target stays marked as unfinished. When only entries are missing that could not be read when they were

@@ -321,6 +321,17 @@ func TestLoadImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		check("overwritten", device)
+		// What a device held before, or an interrupted load has left, is nowhere to be found: in no hole, and not behind the image.
+		if err := os.WriteFile(device, bytes.Repeat([]byte("old"), 17<<20/3), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := load(device, LoadOptions{Existing: ExistingMirror}); err != nil {
+			t.Fatal(err)
+		}
+		check("mirrored", device)
+		if got, err := os.ReadFile(device); err != nil || len(got) != 17<<20 || !allZero(got[len(content):]) {
+			t.Errorf("there is something behind the image of %d bytes; %v", len(content), err)
+		}
 		if err := load(loopDevice(t, 15<<20), LoadOptions{}); err == nil || !strings.Contains(err.Error(), "the device has") {
 			t.Errorf("a device that is too small: %v", err)
 		}

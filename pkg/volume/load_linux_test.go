@@ -425,11 +425,11 @@ func TestPackReplacedDuringLoad(t *testing.T) {
 	src := smallTree(t)
 	write(t, filepath.Join(src, "large"), randomBytes(1, 3<<20))
 	snapshot := save(t, v, src)
-	replaced := 0
+	var replaced atomic.Int32
 	var swapping atomic.Bool
 	s.SetFaults(func(c storetest.Call) storetest.Fault {
-		if c.Op == storetest.Get && strings.HasPrefix(c.Name, "packs/") && replaced < 3 && swapping.CompareAndSwap(false, true) {
-			replaced++
+		if c.Op == storetest.Get && strings.HasPrefix(c.Name, "packs/") && replaced.Load() < 3 && swapping.CompareAndSwap(false, true) {
+			replaced.Add(1)
 			if err := s.Delete(t.Context(), c.Name); err != nil {
 				t.Error(err)
 			}
@@ -442,8 +442,8 @@ func TestPackReplacedDuringLoad(t *testing.T) {
 	_, err := v.Load(t.Context(), snapshot.ID, dst, volume.LoadOptions{})
 	s.SetFaults(nil)
 	must(t, err)
-	if replaced != 3 || digest(t, dst) != snapshot.Roots {
-		t.Errorf("%d packs were replaced", replaced)
+	if replaced.Load() != 3 || digest(t, dst) != snapshot.Roots {
+		t.Errorf("%d packs were replaced", replaced.Load())
 	}
 }
 

@@ -78,14 +78,17 @@ func (v *Vault) records(ctx context.Context) ([]*record, error) {
 	}
 	records := make([]*record, len(infos))
 	err = each(ctx, infos, func(ctx context.Context, i int, info store.Info) error {
-		data, err := v.getSmall(ctx, info)
+		r, err := twice(v, func(v *Vault) (*record, error) {
+			data, err := v.getSmall(ctx, info)
+			if err != nil {
+				return nil, fmt.Errorf("reading snapshots: %w", err)
+			}
+			return v.openRecord(info.Name, data)
+		})
 		if errors.Is(err, store.ErrNotFound) {
 			return nil // forgotten meanwhile
 		}
-		if err != nil {
-			return fmt.Errorf("reading snapshots: %w", err)
-		}
-		records[i], err = v.openRecord(info.Name, data)
+		records[i] = r
 		return err
 	})
 	if err != nil {
@@ -157,16 +160,18 @@ func (v *Vault) record(ctx context.Context, id string) (*record, error) {
 	if !validID(id) {
 		return nil, fmt.Errorf("snapshot id %q: want 32 hexadecimal digits", id)
 	}
-	data, err := v.store.Get(ctx, snapshotPrefix+id, 0, -1)
-	if errors.Is(err, store.ErrNotFound) {
-		if err = v.confirm(ctx); err == nil {
-			err = ErrSnapshotNotFound
+	return twice(v, func(v *Vault) (*record, error) {
+		data, err := v.store.Get(ctx, snapshotPrefix+id, 0, -1)
+		if errors.Is(err, store.ErrNotFound) {
+			if err = v.confirm(ctx); err == nil {
+				err = ErrSnapshotNotFound
+			}
 		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading snapshot %q: %w", id, err)
-	}
-	return v.openRecord(snapshotPrefix+id, data)
+		if err != nil {
+			return nil, fmt.Errorf("reading snapshot %q: %w", id, err)
+		}
+		return v.openRecord(snapshotPrefix+id, data)
+	})
 }
 
 func (v *Vault) openRecord(name string, data []byte) (*record, error) {

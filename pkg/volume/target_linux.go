@@ -158,6 +158,7 @@ type fileTarget struct {
 	fd    int
 	bare  bool     // no metadata are to be set
 	file  *outFile // to be filled
+	end   int64    // of a device that is to be zero behind the image; 0 where that does not matter
 }
 
 // openFileTarget opens a file or device for an entry, whose name becomes that of the unfinished file.
@@ -225,41 +226,53 @@ func openDevice(name string, e *entry, existing Existing) (*fileTarget, error) {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	f := &outFile{fd: fd, old: fd, dirty: true, bare: true, kept: true}
-	if err := f.checkDevice(e.size, existing); err != nil {
+	end, err := f.checkDevice(e.size, existing)
+	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	dir := &outDir{fd: -1, isRoot: true}
 	dir.refs.Store(1)
-	return &fileTarget{dir: dir, entry: e, fd: fd, bare: true, file: f}, nil
+	t := &fileTarget{dir: dir, entry: e, fd: fd, bare: true, file: f}
+	if existing == ExistingMirror {
+		t.end = end
+	}
+	return t, nil
 }
 
-// checkDevice makes sure that an image of the given size may be loaded into the device.
-func (f *outFile) checkDevice(size int64, existing Existing) error {
-	end, err := unix.Seek(f.fd, 0, unix.SEEK_END)
-	if err != nil {
-		return err
+// checkDevice makes sure that an image of the given size may be loaded into the device, and returns the device's size.
+func (f *outFile) checkDevice(size int64, existing Existing) (end int64, err error) {
+	if end, err = unix.Seek(f.fd, 0, unix.SEEK_END); err != nil {
+		return 0, err
 	}
 	if end < size {
-		return fmt.Errorf("the device has %d bytes, and the image %d", end, size)
+		return 0, fmt.Errorf("the device has %d bytes, and the image %d", end, size)
 	}
 	if existing != ExistingRefuse {
-		return nil
+		return end, nil
 	}
 	f.old = -1
 	b := make([]byte, min(edge, end))
 	for _, off := range []int64{0, end - int64(len(b))} {
 		if err := readFull(f.fd, b, off); err != nil {
-			return err
+			return 0, err
 		}
 		if !allZero(b) {
-			return fmt.Errorf("%w: the device has data at its beginning or end", ErrNotEmpty)
+			return 0, fmt.Errorf("%w: the device has data at its beginning or end", ErrNotEmpty)
 		}
 	}
-	return nil
+	return end, nil
 }
 
-func (t *fileTarget) sync() error { return retry0(func() error { return unix.Fsync(t.fd) }) }
+func (t *fileTarget) sync() error {
+	if t.end > t.entry.size {
+		behind := outFile{fd: t.fd, dirty: true}
+		if err := behind.hole(t.entry.size, t.end); err != nil {
+			return fmt.Errorf("zeroing what is behind the image: %w", err)
+		}
+	}
+	return retry0(func() error { return unix.Fsync(t.fd) })
+}
 
 func (t *fileTarget) verify(ctx context.Context, want Roots, p *progress) error {
 	_ = unix.Fadvise(t.fd, 0, 0, unix.FADV_DONTNEED) // best effort: the disk should answer, not the cache
@@ -276,7 +289,28 @@ func (t *fileTarget) verify(ctx context.Context, want Roots, p *progress) error 
 		got.Meta = want.Meta // there are none
 	}
 	p.count(&now)
+	if err := t.verifyBehind(ctx); err != nil {
+		return err
+	}
 	return compareRoots(got, want)
+}
+
+// verifyBehind makes sure that nothing is behind the image where nothing is to be.
+func (t *fileTarget) verifyBehind(ctx context.Context) error {
+	cell := make([]byte, cellSize)
+	for off := t.entry.size; off < t.end; off += cellSize {
+		b := cell[:min(cellSize, t.end-off)]
+		if err := readFull(t.fd, b, off); err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+		if !allZero(b) {
+			return fmt.Errorf("%w: the device has data behind the image", ErrMismatch)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readMeta sets the metadata of an open file.

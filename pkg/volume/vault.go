@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -32,6 +33,7 @@ type Vault struct {
 	config []byte // the config object, as read
 	id     string
 	budget budget // of all saves
+	reread *atomic.Int64
 }
 
 // config is the first line of the config object; the second is its authentication code.
@@ -109,12 +111,26 @@ func (v *Vault) create(ctx context.Context, recipients []age.Recipient) error {
 }
 
 func newVault(s store.Store, id string, master []byte) *Vault {
-	return &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: id}
+	return &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: id, reread: &atomic.Int64{}}
 }
 
 // Open opens a Vault with whichever of the identities fits. It returns ErrNoVault if the store proves to hold none,
 // ErrWrongKey if no identity fits, ErrDamaged if the config was altered.
 func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vault, error) {
+	v, err := fetchAndOpen(ctx, s, identities)
+	if damaged(err) || errors.Is(err, ErrWrongKey) { // to which a key that was altered on the way looks the same
+		if v, err = fetchAndOpen(ctx, uncached(s), identities); err == nil {
+			v.store = s
+			v.reread.Add(1)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	return v, nil
+}
+
+func fetchAndOpen(ctx context.Context, s store.Store, identities []age.Identity) (*Vault, error) {
 	var data []byte
 	var objects []keyObject
 	err := both(ctx, func(ctx context.Context) (err error) {
@@ -127,13 +143,9 @@ func Open(ctx context.Context, s store.Store, identities ...age.Identity) (*Vaul
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("opening vault: %w", err)
+		return nil, err
 	}
-	v, err := open(s, data, objects, identities)
-	if err != nil {
-		return nil, fmt.Errorf("opening vault: %w", err)
-	}
-	return v, nil
+	return open(s, data, objects, identities)
 }
 
 // open opens a Vault with this config and these key objects.
@@ -193,21 +205,35 @@ func decodeConfig(data []byte) (config, error) {
 
 // uncached returns the Vault without any cache of its store.
 func (v *Vault) uncached() *Vault {
-	if s, ok := v.store.(interface{ Uncached() store.Store }); ok {
-		direct := newVault(s.Uncached(), v.id, v.keys.master)
-		direct.config = v.config
-		return direct
+	return &Vault{store: uncached(v.store), keys: v.keys, codec: v.codec, config: v.config, id: v.id, reread: v.reread}
+}
+
+func uncached(s store.Store) store.Store {
+	if cached, ok := s.(interface{ Uncached() store.Store }); ok {
+		return cached.Uncached()
 	}
-	return v
+	return s
 }
 
 // confirm returns an error unless the store still holds this very Vault. What is not found in a store that passes
 // was proven absent, and not lost with the whole store.
 func (v *Vault) confirm(ctx context.Context) error {
-	data, err := v.store.Get(ctx, configName, 0, -1)
-	if errors.Is(err, store.ErrNotFound) || err == nil && !bytes.Equal(data, v.config) {
+	err := v.sameConfig(ctx)
+	if errors.Is(err, store.ErrNotFound) || damaged(err) {
 		return fmt.Errorf("%w: it no longer holds the vault that was opened", store.ErrUnavailable)
 	}
+	return err
+}
+
+// sameConfig returns an error unless the config is still the one that the Vault was opened with.
+func (v *Vault) sameConfig(ctx context.Context) error {
+	_, err := twice(v, func(v *Vault) (struct{}, error) {
+		data, err := v.store.Get(ctx, configName, 0, -1)
+		if err == nil && !bytes.Equal(data, v.config) {
+			err = fmt.Errorf("object %q: %w: it is not the one that the vault was opened with", configName, ErrDamaged)
+		}
+		return struct{}{}, err
+	})
 	return err
 }
 

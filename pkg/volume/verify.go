@@ -366,43 +366,70 @@ func (x *index) agrees(number uint32, d described) error {
 
 // chunks reads a pack and verifies chunks in it.
 func (c *verification) chunks(ctx context.Context, number uint32, slots []slot) error {
-	p := &c.x.packs[number]
-	data, err := c.getPack(ctx, p.id, 0, int64(p.size))
-	if err != nil {
+	bad := slots
+	_, err := twice(c.Vault, func(v *Vault) (struct{}, error) {
+		var err error
+		bad, err = c.badChunks(ctx, v, number, bad)
+		return struct{}{}, err
+	})
+	if err != nil && !damaged(err) {
 		return err
 	}
-	c.progress.stored.Add(int64(len(data)))
-	s := c.keys.sealer(p.header[:], p.id.object())
-	var damage error
-	var scratch []byte
-	good, size := int64(0), int64(0)
-	for _, at := range slots {
-		var chunk []byte
-		encoded, err := s.open(roleContent, int64(at.off), data[at.off:at.off+at.stored])
-		if err == nil {
-			if int(at.raw) > len(scratch) {
-				scratch = make([]byte, at.raw)
-			}
-			chunk, err = c.codec.decode(scratch, encoded, int(at.raw))
-		}
-		if err == nil {
-			if id := c.keys.chunkID(blake3.Sum256(chunk)); !bytes.Equal(id[:16], at.id[:]) {
-				err = fmt.Errorf("%w: a chunk is not the one its place says", ErrDamaged)
-			}
-		}
-		if err == nil {
-			good, size = good+1, size+int64(at.raw)
-			continue
-		}
+	for _, at := range bad {
 		c.x.markBad(c.bad, at)
-		damage = errors.Join(damage, fmt.Errorf("at %d: %w", at.off, err))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.report.Chunks += good
-	c.report.Bytes += size
-	c.amiss = c.amiss || damage != nil
-	return damage
+	c.report.Chunks += int64(len(slots) - len(bad))
+	c.report.Bytes += rawSize(slots) - rawSize(bad)
+	c.amiss = c.amiss || err != nil
+	return err
+}
+
+// badChunks reads a pack and returns those of the chunks in it that are damaged.
+func (c *verification) badChunks(ctx context.Context, from *Vault, number uint32, slots []slot) (bad []slot, damage error) {
+	p := &c.x.packs[number]
+	data, err := from.getPack(ctx, p.id, 0, int64(p.size))
+	if err != nil {
+		return slots, err
+	}
+	c.progress.stored.Add(int64(len(data)))
+	s := c.keys.sealer(p.header[:], p.id.object())
+	var scratch []byte
+	for _, at := range slots {
+		if int(at.raw) > len(scratch) {
+			scratch = make([]byte, at.raw)
+		}
+		if err := c.checkChunk(s, at, data[at.off:at.off+at.stored], scratch); err != nil {
+			bad = append(bad, at)
+			damage = errors.Join(damage, fmt.Errorf("at %d: %w", at.off, err))
+		}
+	}
+	return bad, damage
+}
+
+// checkChunk opens a chunk whose digest only its own id tells.
+func (c *verification) checkChunk(s sealer, at slot, piece, scratch []byte) error {
+	encoded, err := s.open(roleContent, int64(at.off), piece)
+	if err != nil {
+		return err
+	}
+	chunk, err := c.codec.decode(scratch, encoded, int(at.raw))
+	if err != nil {
+		return err
+	}
+	if id := c.keys.chunkID(blake3.Sum256(chunk)); !bytes.Equal(id[:16], at.id[:]) {
+		return fmt.Errorf("%w: a chunk is not the one its place says", ErrDamaged)
+	}
+	return nil
+}
+
+// rawSize is how many bytes the chunks are.
+func rawSize(slots []slot) (size int64) {
+	for _, s := range slots {
+		size += int64(s.raw)
+	}
+	return size
 }
 
 // markBad marks a place of a chunk.

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,13 +21,12 @@ func (c *verification) smallObjects(ctx context.Context) error {
 }
 
 func (c *verification) verifyConfig(ctx context.Context) error {
-	data, err := c.store.Get(ctx, configName, 0, -1)
+	err := c.sameConfig(ctx)
 	if errors.Is(err, store.ErrNotFound) {
 		return c.confirm(ctx)
 	}
-	if err == nil && !bytes.Equal(data, c.config) {
+	if damaged(err) {
 		c.damage(configName, "it is not the one that the vault was opened with")
-		return fmt.Errorf("object %q: %w: it is not the one that the vault was opened with", configName, ErrDamaged)
 	}
 	return err
 }
@@ -49,7 +47,9 @@ func (c *verification) verifyKeys(ctx context.Context) error {
 	c.report.Keys = len(objects)
 	for _, k := range objects {
 		if d, in := known[k.id()]; in && !d.describes(k) {
-			c.damage(k.Name, "it is not what was written")
+			if err := c.verifyKey(ctx, k.Name, d); err != nil {
+				return err
+			}
 		}
 		delete(known, k.id())
 	}
@@ -64,17 +64,33 @@ func (c *verification) verifyKeys(ctx context.Context) error {
 	return nil
 }
 
+// verifyKey reads a key object that was not what the Vault keeps about it once more.
+func (c *verification) verifyKey(ctx context.Context, name string, d keyDocument) error {
+	data, err := c.store.Get(ctx, name, 0, -1)
+	switch {
+	case err == nil && d.describes(keyObject{name, data}):
+		c.reread.Add(1)
+	case err == nil:
+		c.damage(name, "it is not what was written")
+	}
+	return c.note(name, err)
+}
+
 // eachObject opens all objects with the prefix, several at once.
+// Open may be called twice for one object.
 func (c *verification) eachObject(ctx context.Context, prefix string, open func(info store.Info, data []byte) error) (n int, err error) {
 	infos, err := list(ctx, c.store, prefix)
 	if err != nil {
 		return 0, err
 	}
 	return len(infos), each(ctx, infos, func(ctx context.Context, _ int, info store.Info) error {
-		data, err := c.getSmall(ctx, info)
-		if err == nil {
-			err = open(info, data)
-		}
+		_, err := twice(c.Vault, func(v *Vault) (struct{}, error) {
+			data, err := v.getSmall(ctx, info)
+			if err == nil {
+				err = open(info, data)
+			}
+			return struct{}{}, err
+		})
 		return c.note(info.Name, err)
 	})
 }
@@ -108,31 +124,29 @@ func (c *verification) verifySnapshots(ctx context.Context) error {
 		}
 		wanted[id] = true
 	}
-	seen := map[string]bool{}
+	seen := map[string]*record{} // nil: it could not be opened
 	_, err := c.eachObject(ctx, snapshotPrefix, func(info store.Info, data []byte) error {
-		id := strings.TrimPrefix(info.Name, snapshotPrefix)
-		c.mu.Lock()
-		seen[id] = true
-		c.mu.Unlock()
 		r, err := c.openRecord(info.Name, data)
 		if err != nil {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.report.Hurt = append(c.report.Hurt, HurtSnapshot{ID: id, Files: []HurtFile{{".", "its record is damaged: all of it is lost"}}, Count: 1})
-			return err
+			r = nil
 		}
-		if len(wanted) == 0 || wanted[id] {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.records = append(c.records, r)
-		}
-		return nil
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		seen[strings.TrimPrefix(info.Name, snapshotPrefix)] = r
+		return err
 	})
 	if err != nil {
 		return err
 	}
+	for id, r := range seen {
+		if r == nil {
+			c.report.Hurt = append(c.report.Hurt, HurtSnapshot{ID: id, Files: []HurtFile{{".", "its record is damaged: all of it is lost"}}, Count: 1})
+		} else if len(wanted) == 0 || wanted[id] {
+			c.records = append(c.records, r)
+		}
+	}
 	for _, id := range c.options.Snapshots {
-		if !seen[id] {
+		if _, in := seen[id]; !in {
 			return fmt.Errorf("snapshot %q: %w", id, ErrSnapshotNotFound)
 		}
 	}

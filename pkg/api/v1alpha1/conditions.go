@@ -9,6 +9,9 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled is True when nothing will change without a person: the reason says what to mend.
 	ConditionStalled = "Stalled"
+	// ConditionObjectiveMet of a ProtectionPolicy is True while its newest good point is no older than its RPO, Unknown as long as
+	// the first may still be made in time, and absent without an RPO.
+	ConditionObjectiveMet = "ObjectiveMet"
 )
 
 // Reasons that several kinds use.
@@ -52,6 +55,15 @@ const (
 	ReasonNoVolumes = "NoVolumes"
 	// ReasonSuspended: spec.suspend is set.
 	ReasonSuspended = "Suspended"
+
+	// ReasonWithinObjective: the newest good point is no older than the RPO.
+	ReasonWithinObjective = "WithinObjective"
+	// ReasonObjectiveMissed: the newest good point is older than the RPO, or none was made in time.
+	ReasonObjectiveMissed = "ObjectiveMissed"
+	// ReasonNoPointYet: no point was made yet, and the RPO, counted from the policy's creation, is not over.
+	ReasonNoPointYet = "NoPointYet"
+	// ReasonClockWrong: the newest good point is of a time to come, so that its age is not known.
+	ReasonClockWrong = "ClockWrong"
 )
 
 // Reasons of RestorePoint.
@@ -68,8 +80,10 @@ const (
 	ReasonSnapshotFailed = "SnapshotFailed"
 	// ReasonSaveFailed: a mover could not save a volume; the message names the files.
 	ReasonSaveFailed = "SaveFailed"
-	// ReasonResidualMissing: an object needs a Secret that neither Git nor the cluster holds.
+	// ReasonResidualMissing: an object needs a Secret or ConfigMap that neither Git nor the cluster holds.
 	ReasonResidualMissing = "ResidualMissing"
+	// ReasonResidualTooLarge: what Git does not hold is more than one sealed document can keep.
+	ReasonResidualTooLarge = "ResidualTooLarge"
 )
 
 // Reasons of Restore.
@@ -80,6 +94,11 @@ const (
 	ReasonPointUnknown = "PointUnknown"
 	// ReasonSourceUnknown: the Git repository does not answer, or does not hold what was asked for.
 	ReasonSourceUnknown = "SourceUnknown"
+	// ReasonSourceUnusable: the repository holds the commit, and it cannot be restored: the repository is of a kind that is not
+	// supported yet, or the commit's files cannot be written out safely.
+	ReasonSourceUnusable = "SourceUnusable"
+	// ReasonDependencyNotReady: a Restore that this one depends on does not exist, or has stopped.
+	ReasonDependencyNotReady = "DependencyNotReady"
 	// ReasonRenderFailed: the commit does not render.
 	ReasonRenderFailed = "RenderFailed"
 	// ReasonRefused: the plan would break an invariant (a bound claim, a missing StorageClass); nothing was created.
@@ -90,4 +109,7 @@ const (
 	ReasonApplyFailed = "ApplyFailed"
 	// ReasonUnhealthy: data and objects are in place, a workload did not become healthy in time.
 	ReasonUnhealthy = "Unhealthy"
+	// ReasonResidualHeld: data and workloads are in place; objects that Git does not hold wait for a kind or a namespace that the
+	// cluster has not.
+	ReasonResidualHeld = "ResidualHeld"
 )

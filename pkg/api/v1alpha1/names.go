@@ -15,25 +15,55 @@ const (
 	AnnotationRevision = "lockstep.dev/revision"
 	// AnnotationTree is the Git tree hash of the path at that commit.
 	AnnotationTree = "lockstep.dev/tree"
+	// AnnotationDeploying is the revision that is being deployed, as JSON, from before its first object is applied until the
+	// others say that it runs.
+	AnnotationDeploying = "lockstep.dev/deploying"
+)
+
+// A claim whose dataSourceRef names a ProtectionPolicy begins with the data of the revision that is being deployed.
+const (
+	// AnnotationPopulation on such a claim says where it stands: "<reason>: <message>".
+	AnnotationPopulation = "lockstep.dev/population"
+	// AnnotationStartEmpty on such a claim lets it begin empty, whatever the vault holds; its value is the reason.
+	AnnotationStartEmpty = "lockstep.dev/start-empty"
 )
 
 const (
-	// AnnotationExclude on a claim keeps it out of every restore point; its value is the reason.
+	// AnnotationExclude on a claim, or on an object that Git does not hold, keeps it out of every restore point; its value is
+	// the reason.
 	AnnotationExclude = "lockstep.dev/exclude"
-	// AnnotationRestoredFrom on a claim names the restore point that its data came from.
+	// AnnotationRestoredFrom on a claim, or on an object that Git does not hold, names the restore point that it came from.
 	AnnotationRestoredFrom = "lockstep.dev/restored-from"
-	// AnnotationOwners on a Secret that came out of a restore point names who owned it: "<kind>/<name>", separated by commas.
+	// AnnotationOwners on an object that came out of a restore point names who owned it: "<kind>/<name>", separated by commas.
 	AnnotationOwners = "lockstep.dev/owners"
+	// AnnotationBootstrap on an object that came out of a restore point says which object of an engine needs it: it is not the
+	// application's own, and comes back only where its namespace is.
+	AnnotationBootstrap = "lockstep.dev/bootstrap"
 	// AnnotationReconcileAt on any kind asks for a reconciliation now; its value is any new text.
 	AnnotationReconcileAt = "lockstep.dev/reconcile-at"
 
-	// AnnotationReclaimPolicy on a PersistentVolume that is being rebound holds the reclaim policy to give back.
+	// AnnotationRelease on a finished Restore asks to give back what it still holds of Flux or Argo CD, so that they follow
+	// Git's branch again; its value is any text.
+	AnnotationRelease = "lockstep.dev/release"
+	// AnnotationHeldBy on an object of Flux or Argo CD names the Restore that pinned or holds it: "<namespace>/<name>". The
+	// label LabelRestore beside it holds the Restore's UID.
+	AnnotationHeldBy = "lockstep.dev/held-by"
+	// AnnotationHeld beside it says, as JSON, what was there before, which is given back.
+	AnnotationHeld = "lockstep.dev/held"
+
+	// AnnotationReclaimPolicy on a PersistentVolume that is being rebound or set aside holds the reclaim policy that it had.
 	AnnotationReclaimPolicy = "lockstep.dev/reclaim-policy"
 	// AnnotationTarget on a staging claim and on its volume names the claim it hydrates: "<namespace>/<name>".
 	AnnotationTarget = "lockstep.dev/target"
 	// AnnotationHydrated on a staging claim and on its volume holds the digest of the tree that was written and verified:
 	// "<content root>/<metadata root>". It is written before the mover is removed, and without it nothing is rebound.
 	AnnotationHydrated = "lockstep.dev/hydrated"
+
+	// AnnotationSetAsideClaim on a PersistentVolume that a Restore has set aside names the claim that it was of:
+	// "<namespace>/<name>".
+	AnnotationSetAsideClaim = "lockstep.dev/set-aside-claim"
+	// AnnotationSetAsideBy on such a volume names the Restore, "<namespace>/<name>"; LabelSetAside holds its UID.
+	AnnotationSetAsideBy = "lockstep.dev/set-aside-by"
 )
 
 const (
@@ -43,6 +73,8 @@ const (
 	LabelRestorePoint = "lockstep.dev/restorepoint-uid"
 	// LabelRestore holds the UID of the Restore that a temporary object or a reserved claim serves.
 	LabelRestore = "lockstep.dev/restore-uid"
+	// LabelSetAside marks a PersistentVolume that a Restore has set aside, with the Restore's UID.
+	LabelSetAside = "lockstep.dev/set-aside"
 	// LabelPolicy holds the name of the ProtectionPolicy that made a RestorePoint.
 	LabelPolicy = "lockstep.dev/policy"
 	// LabelApplicationName marks every object that the Direct engine applied from Git, with the name of its application.

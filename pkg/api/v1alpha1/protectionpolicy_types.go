@@ -24,6 +24,22 @@ type ProtectionPolicySpec struct {
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
 
+	// Jitter is less than how much later than scheduled a run begins, by the same amount every time, and at most half the time to
+	// the next run. By default it is a tenth of that time, and at most 5m.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="jitter must not be negative"
+	Jitter *metav1.Duration `json:"jitter,omitempty"`
+
+	// StartingDeadline is how late a missed run may still begin; after it, the next one is waited for. By default a missed run is
+	// always made up for.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="startingDeadline must be at least 1m: a run that has to wait a moment would be left out"
+	StartingDeadline *metav1.Duration `json:"startingDeadline,omitempty"`
+
 	// Suspend stops the schedule; points made by hand still work.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
@@ -78,7 +94,7 @@ type Retention struct {
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0
 	Monthly int32 `json:"monthly"`
-	// Tags are patterns; points of commits with a matching Git tag are kept.
+	// Tags are patterns; the newest point of each commit with a matching Git tag is kept.
 	// +optional
 	// +listType=set
 	Tags []string `json:"tags,omitempty"`
@@ -102,7 +118,7 @@ type ProtectionPolicyStatus struct {
 	// NextRun is when the schedule makes the next point.
 	// +optional
 	NextRun *metav1.Time `json:"nextRun,omitempty"`
-	// LastRun is the scheduled time that was last acted upon.
+	// LastRun is the scheduled time that was last acted upon, or the time from which on runs count again after a clock was wrong.
 	// +optional
 	LastRun *metav1.Time `json:"lastRun,omitempty"`
 }
@@ -124,6 +140,7 @@ type PointReference struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Schedule",type=string,JSONPath=`.spec.schedule`
+// +kubebuilder:printcolumn:name="Objective",type=string,JSONPath=`.status.conditions[?(@.type=="ObjectiveMet")].status`
 // +kubebuilder:printcolumn:name="Last point",type=date,JSONPath=`.status.lastPoint.taken`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type ProtectionPolicy struct {

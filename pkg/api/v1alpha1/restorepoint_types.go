@@ -151,6 +151,9 @@ type VolumeCapture struct {
 // ResidualSummary counts captured objects; their names and values are only in the vault, sealed.
 type ResidualSummary struct {
 	Secrets int32 `json:"secrets"`
+	// Objects of all other kinds.
+	// +optional
+	Objects int32 `json:"objects,omitempty"`
 }
 
 // PointCopy is one vault that holds the point.

@@ -53,6 +53,8 @@ type Options struct {
 	// Attempts is how often a request is tried before the server counts as unavailable; 0 means 5. When the server asks to
 	// slow down, all requests of the Store do.
 	Attempts int
+	// Stall is how long nothing may move on a connection before its request is given up and repeated; 0 means a minute.
+	Stall time.Duration
 	// UploadLimit and DownloadLimit are the bytes a second that bodies may take, all requests of the Store together; 0 is no limit.
 	UploadLimit, DownloadLimit int64
 	// Encryption is what the server does besides the encryption of the Vault.
@@ -92,7 +94,7 @@ func (o Options) check() error {
 		return fmt.Errorf("encryption %q: want AES256 or aws:kms", o.Encryption.Algorithm)
 	case o.Encryption.KMSKey != "" && o.Encryption.Algorithm != "aws:kms":
 		return errors.New("a KMS key needs the encryption aws:kms")
-	case o.UploadLimit < 0 || o.DownloadLimit < 0:
+	case o.UploadLimit < 0 || o.DownloadLimit < 0 || o.Stall < 0:
 		return errors.New("a limit must not be negative")
 	}
 	return nil
@@ -120,6 +122,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Attempts == 0 {
 		o.Attempts = defaultAttempts
 	}
+	if o.Stall == 0 {
+		o.Stall = defaultStall
+	}
 	cfg, err := config.LoadDefaultConfig(ctx, o.load()...)
 	if err != nil {
 		return nil, fmt.Errorf("opening S3 store: %w", err)
@@ -132,7 +137,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		if o.Endpoint != "" {
 			c.BaseEndpoint = aws.String(o.Endpoint)
 		}
-		c.HTTPClient = paced(limited(c.HTTPClient, o.UploadLimit, o.DownloadLimit))
+		c.HTTPClient = paced(limited(impatient(c.HTTPClient, o.Stall), o.UploadLimit, o.DownloadLimit))
 	})
 	prefix := strings.Trim(o.Prefix, "/")
 	if prefix != "" {
@@ -179,13 +184,12 @@ func (o Options) retryer() aws.Retryer {
 	})
 }
 
-// httpClient gives up on a server that does not accept or does not begin to answer; a long transfer is not limited.
+// httpClient gives up on a server that does not accept; how long it may be silent after that is Options.Stall.
 func httpClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = 5 * time.Second }).
 		WithTransportOptions(func(t *http.Transport) {
 			t.TLSHandshakeTimeout = 10 * time.Second
-			t.ResponseHeaderTimeout = 60 * time.Second
 			t.MaxIdleConnsPerHost = 64
 		})
 }

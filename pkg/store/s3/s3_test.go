@@ -9,10 +9,13 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -226,6 +229,68 @@ func TestBrokenBody(t *testing.T) {
 	if got, err := s.Get(t.Context(), "x", 0, -1); err != nil || !bytes.Equal(got, data) || gets.Load() != 2 {
 		t.Errorf("Get after a broken answer: %d bytes, %v, %d requests", len(got), err, gets.Load())
 	}
+}
+
+// TestSilence: a server that falls silent, before its answer or in the middle of a body or while one is sent, is given up
+// and asked again; one that is slow is not.
+func TestSilence(t *testing.T) {
+	const stall = 2 * time.Second            // the server is slow, too
+	data := bytes.Repeat([]byte("x"), 8<<20) // more than the buffers between the two hold
+	slowly := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		for part := range slices.Chunk(data, len(data)/8) {
+			w.Write(part)
+			w.(http.Flusher).Flush()
+			time.Sleep(stall / 6)
+		}
+	}
+	for name, c := range map[string]struct {
+		method string
+		first  func(http.ResponseWriter, *http.Request)
+		asked  int32
+	}{
+		"before the answer":    {http.MethodGet, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 2},
+		"in the answer's body": {http.MethodGet, func(w http.ResponseWriter, r *http.Request) { half(w, len(data)); <-r.Context().Done() }, 2},
+		"while a body is sent": {http.MethodPut, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 2},
+		"slow, not silent":     {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { slowly(w) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			handler := fake(t)
+			var asked atomic.Int32
+			s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == c.method && asked.Add(1) == 1 {
+					c.first(w, r)
+					return
+				}
+				handler.ServeHTTP(w, r)
+			}), func(o *s3.Options) { o.Stall, o.Attempts = stall, 4 })
+			if err := s.Put(t.Context(), "x", data); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Get(t.Context(), "x", 0, -1); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("Get: %d bytes, %v", len(got), err)
+			}
+			if n := asked.Load(); n < c.asked || c.asked == 1 && n > 1 {
+				t.Errorf("asked %d times, want %d", n, c.asked)
+			}
+		})
+	}
+	t.Run("for good", func(t *testing.T) {
+		t.Parallel()
+		s := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { half(w, 1000); <-r.Context().Done() }),
+			func(o *s3.Options) { o.Stall = stall })
+		if _, err := s.Get(t.Context(), "x", 0, -1); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "nothing was transferred") {
+			t.Errorf("Get: %v", err)
+		}
+	})
+}
+
+// half answers with less than it announces.
+func half(w http.ResponseWriter, length int) {
+	w.Header().Set("Content-Length", strconv.Itoa(length))
+	w.Write([]byte("half"))
+	w.(http.Flusher).Flush()
 }
 
 func pemOf(server *httptest.Server) []byte {
