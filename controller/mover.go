@@ -21,24 +21,28 @@ const terminationLog = "/dev/termination-log"
 
 func newMover() *cobra.Command {
 	return &cobra.Command{
-		Use: "mover", Short: "Copy one volume to or from a vault, as the controller's Job says", Args: cobra.NoArgs,
+		Use: "mover", Short: "Copy volumes to or from a vault, as the controller's Job says", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runMover(cmd.Context()) },
 	}
 }
 
 func runMover(ctx context.Context) error {
-	task, err := mover.ParseTask(os.Getenv(mover.TaskEnv))
+	tasks, err := mover.ParseTasks(os.Getenv(mover.TaskEnv))
 	if err != nil {
 		return err
 	}
-	result := mover.Run(ctx, task, openVault, os.Stdout)
-	if err := os.WriteFile(terminationLog, result.Encode(task.MessageLimit), 0o644); err != nil {
-		return fmt.Errorf("leaving the result: %w", err)
+	results, err := mover.Run(ctx, tasks, openVault, os.Stdout, func(all mover.Results) error {
+		if err := os.WriteFile(terminationLog, all.Encode(tasks), 0o644); err != nil {
+			return fmt.Errorf("leaving the results: %w", err)
+		}
+		return nil
+	})
+	for _, r := range results {
+		if r.Error != "" {
+			err = errors.Join(err, errors.New(r.Error))
+		}
 	}
-	if result.Error != "" {
-		return errors.New(result.Error)
-	}
-	return nil
+	return err
 }
 
 // openVault opens the vault with what the Job mounted and set.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -29,6 +30,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -53,6 +55,7 @@ type world struct {
 	vault   *volume.Vault
 	opener  *vaults.Opener
 	clock   *manualClock
+	kinds   residual.Discovery
 	// down makes the store unreachable.
 	down bool
 }
@@ -61,7 +64,9 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	s := newScheme(t)
 	cfg, c := testenv.Start(t, s)
-	w := &world{t: t, c: withWatch(t, cfg, s), clock: &manualClock{now: time.Now()}}
+	kinds, err := discovery.NewDiscoveryClientForConfig(cfg)
+	must(t, err)
+	w := &world{t: t, c: withWatch(t, cfg, s), clock: &manualClock{now: time.Now()}, kinds: kinds}
 	identity, err := age.GenerateX25519Identity()
 	must(t, err)
 	dir := t.TempDir()
@@ -143,8 +148,8 @@ func (w *world) claim(name, data string) *corev1.PersistentVolumeClaim {
 
 func (w *world) reconciler(c client.Client) *backup.Reconciler {
 	return &backup.Reconciler{
-		Client: c, Live: c, Kube: fake.NewClientset(), Events: record.NewFakeRecorder(1000), Clock: w.clock, Vaults: w.opener,
-		Image: "lockstep.test/controller:dev", MaxMovers: 4, Limits: backup.DefaultLimits(),
+		Client: c, Reader: c, Kube: fake.NewClientset(), Discovery: w.kinds, Events: record.NewFakeRecorder(1000), Clock: w.clock, Vaults: w.opener,
+		Image: "lockstep.test/controller:dev", Movers: &movers.Room{Reader: c, Client: c, Limits: movers.Limits{Max: 4, PerNode: 4}}, Limits: backup.DefaultLimits(),
 	}
 }
 
@@ -233,6 +238,8 @@ func TestRestorePoint(t *testing.T) {
 		"an excluded claim":                      testExcluded,
 		"a volume without snapshots":             testNoSnapshots,
 		"a missing Secret":                       testMissingSecret,
+		"too much that Git does not hold":        testResidualTooLarge,
+		"an API that does not answer":            testUnansweredAPI,
 		"an unreachable store makes nothing":     testUnreachable,
 		"no more movers than allowed":            testMaxMovers,
 		"deleted while it is saved":              testDeleted,
@@ -248,11 +255,16 @@ func TestRestorePoint(t *testing.T) {
 func testSaves(t *testing.T, w *world) {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "login"}, Data: map[string][]byte{"password": []byte("not in git")}}
 	ingress := pod("front", "login", nil)
-	w.create(secret, ingress)
-	defer func() { must(t, w.c.Delete(t.Context(), secret)); must(t, w.c.Delete(t.Context(), ingress)) }()
+	settings := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "settings"}, Data: map[string]string{"by": "hand"}}
+	w.create(secret, ingress, settings)
+	defer func() {
+		for _, o := range []client.Object{secret, ingress, settings} {
+			must(t, w.c.Delete(t.Context(), o))
+		}
+	}()
 	p := w.request("good")
 	must(t, w.run(w.c, p, cleaned))
-	if !conditions.IsReady(p) || len(p.Status.Volumes) != 2 || p.Status.Residual.Secrets != 1 || p.Status.Copies[0].Vault != "primary" {
+	if !conditions.IsReady(p) || len(p.Status.Volumes) != 2 || *p.Status.Residual != (v1alpha1.ResidualSummary{Secrets: 1, Objects: 1}) || p.Status.Copies[0].Vault != "primary" {
 		t.Fatalf("status %+v", p.Status)
 	}
 	records, err := catalog.List(t.Context(), w.vault)
@@ -279,8 +291,8 @@ func testSaves(t *testing.T, w *world) {
 	must(t, err)
 	set, err := residual.Decode(data)
 	must(t, err)
-	if len(set.Secrets) != 1 || string(set.Secrets[0].Data["password"]) != "not in git" {
-		t.Errorf("residual %+v", set.Secrets)
+	if len(set.Secrets) != 1 || string(set.Secrets[0].Data["password"]) != "not in git" || len(set.Objects) != 1 || set.Objects[0].GetName() != "settings" {
+		t.Errorf("residual %+v", set)
 	}
 }
 
@@ -482,6 +494,47 @@ func testMissingSecret(t *testing.T, w *world) {
 	w.expectFailure(p, v1alpha1.ReasonResidualMissing, `Pod front needs secret "shop/nowhere"`)
 }
 
+// testResidualTooLarge has more ConfigMaps made by hand than a document of the vault can hold.
+func testResidualTooLarge(t *testing.T, w *world) {
+	for i := range 18 {
+		large := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("large-%d", i)},
+			Data: map[string]string{"text": strings.Repeat("x", 1000<<10)}}
+		w.create(large)
+		defer func() { must(t, w.c.Delete(t.Context(), large)) }()
+	}
+	p := w.request("large")
+	must(t, w.run(w.c, p, cleaned))
+	w.expectFailure(p, v1alpha1.ReasonResidualTooLarge, "what Git does not hold is larger than 16 MiB; the largest of it is ConfigMap shop/large-")
+}
+
+// testUnansweredAPI: what an API serves that does not answer may be what the application needs, so the point waits.
+func testUnansweredAPI(t *testing.T, w *world) {
+	answers := w.kinds
+	defer func() { w.kinds = answers }()
+	w.kinds = silent{}
+	p := w.request("unanswered")
+	err := w.run(w.c, p, cleaned)
+	if err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Fatalf("got %v", err)
+	}
+	must(t, w.c.Get(t.Context(), client.ObjectKeyFromObject(p), p))
+	if ready := conditions.Get(p, v1alpha1.ConditionReady); ready.Status != metav1.ConditionUnknown || !strings.Contains(ready.Message, "no answer") {
+		t.Errorf("got %+v", ready)
+	}
+	w.kinds = answers
+	must(t, w.run(w.c, p, cleaned))
+	if !conditions.IsReady(p) {
+		t.Errorf("status %+v", p.Status)
+	}
+}
+
+// silent is a cluster that does not say which kinds it serves.
+type silent struct{}
+
+func (silent) ServerPreferredNamespacedResources() ([]*metav1.APIResourceList, error) {
+	return nil, errors.New("no answer")
+}
+
 func testUnreachable(t *testing.T, w *world) {
 	w.down = true
 	p := w.request("unknown")
@@ -514,7 +567,7 @@ func testMaxMovers(t *testing.T, w *world) {
 	defer func() { w.cluster.fail = nil }()
 	p := w.request("narrow")
 	r := w.reconciler(w.c)
-	r.MaxMovers = 1
+	r.Movers.Limits.Max = 1
 	for range 400 {
 		must(t, w.c.Get(t.Context(), client.ObjectKeyFromObject(p), p))
 		if cleaned(p) {

@@ -113,7 +113,7 @@ func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (*v1
 // policyOf reads the policy live: its annotations say which revision is running.
 func (r *Reconciler) policyOf(ctx context.Context, p *v1alpha1.RestorePoint) (*v1alpha1.ProtectionPolicy, error) {
 	pol := &v1alpha1.ProtectionPolicy{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Spec.PolicyRef.Name}, pol)
+	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Spec.PolicyRef.Name}, pol)
 	if apierrors.IsNotFound(err) {
 		return nil, lacks(v1alpha1.ReasonPolicyNotFound, "there is no ProtectionPolicy %q in namespace %q", p.Spec.PolicyRef.Name, p.Namespace)
 	}
@@ -139,8 +139,6 @@ func (r *Reconciler) checkClaims(ctx context.Context, claims []corev1.Persistent
 		case claim.Status.Phase != corev1.ClaimBound:
 			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is not bound but %s: it holds no data that could be saved; "+
 				"leave it out with the annotation %s if that is meant", claim.Name, claim.Status.Phase, v1alpha1.AnnotationExclude)
-		case claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock:
-			return lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q is a block device, which this version cannot save", claim.Name)
 		}
 		if _, err := r.snapshotClass(ctx, claim); err != nil {
 			return err
@@ -163,7 +161,7 @@ func (r *Reconciler) snapshotClass(ctx context.Context, claim *corev1.Persistent
 		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q has no StorageClass, so that nothing can provision a volume from its snapshot", claim.Name)
 	}
 	var classes snapshotv1.VolumeSnapshotClassList
-	if err := r.Live.List(ctx, &classes); err != nil && !meta.IsNoMatchError(err) {
+	if err := r.Reader.List(ctx, &classes); err != nil && !meta.IsNoMatchError(err) {
 		return "", fmt.Errorf("listing snapshot classes: %w", err)
 	}
 	classes.Items = slices.DeleteFunc(classes.Items, func(c snapshotv1.VolumeSnapshotClass) bool { return c.Driver != pv.Spec.CSI.Driver })

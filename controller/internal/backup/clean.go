@@ -60,7 +60,7 @@ func (r *Reconciler) cleanVolume(ctx context.Context, p *v1alpha1.RestorePoint, 
 func (r *Reconciler) cleanMovers(ctx context.Context, p *v1alpha1.RestorePoint, index int) (bool, error) {
 	gone := true
 	for attempt := int32(1); attempt <= p.Status.Volumes[index].Attempts+1; attempt++ {
-		job, err := get(ctx, r.Live, &batchv1.Job{}, v1alpha1.SystemNamespace, jobName(p, index, attempt))
+		job, err := get(ctx, r.Reader, &batchv1.Job{}, v1alpha1.SystemNamespace, jobName(p, index, attempt))
 		if err != nil {
 			return false, err
 		}
@@ -71,7 +71,7 @@ func (r *Reconciler) cleanMovers(ctx context.Context, p *v1alpha1.RestorePoint, 
 			}
 		}
 		var pods corev1.PodList
-		if err := r.Live.List(ctx, &pods, client.InNamespace(v1alpha1.SystemNamespace),
+		if err := r.Reader.List(ctx, &pods, client.InNamespace(v1alpha1.SystemNamespace),
 			client.MatchingLabels{batchv1.JobNameLabel: jobName(p, index, attempt)}); err != nil {
 			return false, fmt.Errorf("listing movers: %w", err)
 		}
@@ -102,7 +102,7 @@ func (r *Reconciler) cleanClaim(ctx context.Context, p *v1alpha1.RestorePoint, i
 			}
 		}
 	}
-	claim, err := get(ctx, r.Live, &corev1.PersistentVolumeClaim{}, v1alpha1.SystemNamespace, name)
+	claim, err := get(ctx, r.Reader, &corev1.PersistentVolumeClaim{}, v1alpha1.SystemNamespace, name)
 	if err != nil {
 		return false, err
 	}
@@ -150,14 +150,14 @@ func (r *Reconciler) removeOriginal(ctx context.Context, s *snapshotv1.VolumeSna
 // cleanExposed deletes the snapshot in lockstep-system, and with it the storage's.
 func (r *Reconciler) cleanExposed(ctx context.Context, p *v1alpha1.RestorePoint, index int) (bool, error) {
 	name := exposedName(p, index)
-	s, err := get(ctx, r.Live, &snapshotv1.VolumeSnapshot{}, v1alpha1.SystemNamespace, name)
+	s, err := get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, v1alpha1.SystemNamespace, name)
 	if err != nil {
 		return false, err
 	}
 	if s != nil {
 		return false, r.remove(ctx, s)
 	}
-	content, err := get(ctx, r.Live, &snapshotv1.VolumeSnapshotContent{}, "", name)
+	content, err := get(ctx, r.Reader, &snapshotv1.VolumeSnapshotContent{}, "", name)
 	if err != nil {
 		return false, err
 	}

@@ -253,11 +253,12 @@ func (k *cluster) runJob(ctx context.Context, job *batchv1.Job) {
 		result, decided = k.fail(job)
 	}
 	if !decided {
-		task, err := mover.ParseTask(spec.Containers[0].Env[0].Value)
+		tasks, err := mover.ParseTasks(spec.Containers[0].Env[0].Value)
 		k.check(err)
-		task.Dir = k.volumes[claim.Spec.VolumeName]
-		done := mover.Run(ctx, task, k.open, io.Discard)
-		result = &done
+		tasks[0].Dir = k.volumes[claim.Spec.VolumeName]
+		done, err := mover.Run(ctx, tasks, k.open, io.Discard, func(mover.Results) error { return nil })
+		k.check(err)
+		result = &done[0]
 	}
 	k.endJob(ctx, job, result)
 }
@@ -271,7 +272,7 @@ func (k *cluster) endJob(ctx context.Context, job *batchv1.Job, result *mover.Re
 	ended := &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}
 	condition := batchv1.JobFailed
 	if result != nil {
-		ended.Message = string(result.Encode(0))
+		ended.Message = string(mover.Results{*result}.Encode(make([]mover.Task, 1)))
 		if result.Error == "" {
 			ended.ExitCode, ended.Reason, condition = 0, "Completed", batchv1.JobComplete
 		}

@@ -1,5 +1,5 @@
 // Package backup carries out RestorePoints: it snapshots every expected claim at one moment, saves the snapshots into the vault by
-// movers, captures residual Secrets, and writes the record last of all.
+// movers, captures what Git does not hold, and writes the record last of all.
 //
 // Where the work stands is derived from the cluster each time. The names of all temporary objects follow from the UID of the
 // RestorePoint, so that a controller that dies anywhere finds them again; what cannot be derived (the expected claims, the
@@ -9,7 +9,6 @@ package backup
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -30,9 +29,11 @@ import (
 	"github.com/fluxcd/pkg/runtime/controller"
 	"github.com/fluxcd/pkg/runtime/patch"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/residual"
 )
 
 // +kubebuilder:rbac:groups=lockstep.dev,resources=restorepoints,verbs=get;list;watch;patch
@@ -76,20 +77,20 @@ func DefaultLimits() Limits {
 
 // Reconciler reconciles RestorePoints.
 type Reconciler struct {
-	// Client reads from the cache, except Secrets and snapshots; Live never does.
-	Client  client.Client
-	Live    client.Reader
-	Kube    kubernetes.Interface
-	Events  record.EventRecorder
-	Metrics controller.Metrics
-	Clock   clock.PassiveClock
-	Vaults  *vaults.Opener
-	// Image is the movers' image, MaxMovers how many of them may run at once.
-	Image     string
-	MaxMovers int
-	Limits    Limits
-
-	admission sync.Mutex // between counting movers and adding one
+	// Client reads from the cache, except Secrets and snapshots; Reader never does.
+	Client client.Client
+	Reader client.Reader
+	Kube   kubernetes.Interface
+	// Discovery says which kinds the cluster serves.
+	Discovery residual.Discovery
+	Events    record.EventRecorder
+	Metrics   controller.Metrics
+	Clock     clock.PassiveClock
+	Vaults    *vaults.Opener
+	// Image is the movers' image, Movers where they run, shared with restores.
+	Image  string
+	Movers *movers.Room
+	Limits Limits
 }
 
 // SetupWithManager registers the reconciler.
@@ -109,7 +110,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // must not be older than the work.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ctrl.Result, err error) {
 	p := &v1alpha1.RestorePoint{}
-	if err := r.Live.Get(ctx, req.NamespacedName, p); err != nil {
+	if err := r.Reader.Get(ctx, req.NamespacedName, p); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	start := r.Clock.Now()

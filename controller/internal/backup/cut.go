@@ -107,7 +107,7 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 // source reads the claim that is to be saved, and makes sure that it is still the one that was expected.
 func (r *Reconciler) source(ctx context.Context, p *v1alpha1.RestorePoint, c *v1alpha1.VolumeCapture) (*corev1.PersistentVolumeClaim, error) {
 	claim := &corev1.PersistentVolumeClaim{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: c.Claim}, claim)
+	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: c.Claim}, claim)
 	if apierrors.IsNotFound(err) || err == nil && string(claim.UID) != c.UID {
 		return nil, lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q was deleted after the point began", c.Claim)
 	}

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 )
@@ -22,6 +22,7 @@ const (
 	stepRemove step = "remove" // take the original snapshot out of the application's namespace
 	stepClaim  step = "claim"  // ask for a temporary volume from the snapshot
 	stepStart  step = "start"  // make a mover
+	stepEnd    step = "end"    // end a mover for which there is no hope
 	stepNote   step = "note"   // keep the mover's result in the status
 	stepFail   step = "fail"
 	stepClean  step = "clean" // the result is safe: remove what is temporary
@@ -31,7 +32,7 @@ const (
 type decision struct {
 	step    step
 	state   v1alpha1.VolumeState
-	message string // of stepWait and stepFail
+	message string // of stepWait, stepEnd and stepFail
 	reason  string // of stepFail
 }
 
@@ -95,10 +96,13 @@ func decideJob(v *work, l Limits, now time.Time) decision {
 		if v.mover.Terminal || v.capture.Attempts > l.Retries {
 			return failed(v1alpha1.ReasonSaveFailed, "%s", message)
 		}
-		if now.Before(failedAt(v.job).Add(backoff(l.RetryAfter, v.capture.Attempts))) {
+		if now.Before(movers.Ended(v.job).Add(backoff(l.RetryAfter, v.capture.Attempts))) {
 			return wait(v1alpha1.VolumeSaving, "waiting to try again: "+v.mover.Message)
 		}
 		return decision{step: stepStart, state: v1alpha1.VolumeSaving}
+	}
+	if why := v.mover.Hopeless(now); why != "" {
+		return decision{step: stepEnd, state: v1alpha1.VolumeSaving, message: why}
 	}
 	return wait(v1alpha1.VolumeSaving, v.mover.Message)
 }
@@ -109,15 +113,6 @@ func backoff(first time.Duration, attempts int32) time.Duration {
 		first *= 3
 	}
 	return first
-}
-
-func failedAt(job *batchv1.Job) time.Time {
-	for _, c := range job.Status.Conditions {
-		if (c.Type == batchv1.JobFailed || c.Type == batchv1.JobComplete) && c.Status == corev1.ConditionTrue {
-			return c.LastTransitionTime.Time
-		}
-	}
-	return job.CreationTimestamp.Time
 }
 
 func ready(s *snapshotv1.VolumeSnapshot) bool {

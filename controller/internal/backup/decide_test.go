@@ -71,6 +71,8 @@ func TestDecide(t *testing.T) {
 			Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimLost}}}, stepFail, v1alpha1.VolumeFailed},
 		{"killed after counting, or the job was deleted", work{capture: capture(1), claim: &corev1.PersistentVolumeClaim{}}, stepStart, v1alpha1.VolumeSaving},
 		{"running", work{capture: capture(1), job: &batchv1.Job{}, mover: mover.State{Phase: mover.PhaseRunning}}, stepWait, v1alpha1.VolumeSaving},
+		{"has not started for long", work{capture: capture(1), job: &batchv1.Job{}, mover: mover.State{
+			Phase: mover.PhasePending, PendingSince: now.Add(-time.Hour)}}, stepEnd, v1alpha1.VolumeSaving},
 		{"done", work{capture: capture(1), job: &batchv1.Job{}, mover: mover.State{Phase: mover.PhaseSucceeded}}, stepNote, v1alpha1.VolumeSaving},
 		{"failed just now", work{capture: capture(1), job: jobFailed(time.Second), mover: failedState}, stepWait, v1alpha1.VolumeSaving},
 		{"failed a while ago", work{capture: capture(1), job: jobFailed(11 * time.Second), mover: failedState}, stepStart, v1alpha1.VolumeSaving},

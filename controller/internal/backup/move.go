@@ -80,6 +80,8 @@ func (r *Reconciler) act(ctx context.Context, p *v1alpha1.RestorePoint, v *work,
 		return r.claimSnapshot(ctx, p, v)
 	case stepStart:
 		return r.start(ctx, p, v)
+	case stepEnd:
+		return r.Movers.Abandon(ctx, v.job, v.capture.Message)
 	case stepNote:
 		note(v)
 	case stepClean:
@@ -178,37 +180,15 @@ func (r *Reconciler) start(ctx context.Context, p *v1alpha1.RestorePoint, v *wor
 	if err != nil {
 		return err
 	}
-	r.admission.Lock()
-	defer r.admission.Unlock()
-	others, err := r.running(ctx, job.Name)
-	if err != nil {
+	switch started, err := r.Movers.Start(ctx, job); {
+	case err != nil && !apierrors.IsAlreadyExists(err):
 		return err
-	}
-	if others >= r.MaxMovers {
+	case err == nil && !started:
 		v.capture.Message = "waiting for a mover to finish: as many run as may"
 		return nil
 	}
-	if err := r.create(ctx, job); err != nil {
-		return err
-	}
 	v.capture.Attempts = attempt
 	return nil
-}
-
-// running counts the movers of all points and restores, but for the one that is about to be made.
-func (r *Reconciler) running(ctx context.Context, except string) (int, error) {
-	var jobs batchv1.JobList
-	err := r.Live.List(ctx, &jobs, client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.FieldManager})
-	if err != nil {
-		return 0, fmt.Errorf("counting movers: %w", err)
-	}
-	n := 0
-	for i := range jobs.Items {
-		if done, _ := mover.Finished(&jobs.Items[i]); !done && jobs.Items[i].Name != except {
-			n++
-		}
-	}
-	return n, nil
 }
 
 func (r *Reconciler) newMover(ctx context.Context, p *v1alpha1.RestorePoint, v *work, attempt int32) (*batchv1.Job, error) {
@@ -224,10 +204,15 @@ func (r *Reconciler) newMover(ctx context.Context, p *v1alpha1.RestorePoint, v *
 	if err != nil {
 		return nil, err
 	}
+	source, err := r.source(ctx, p, v.capture)
+	if err != nil {
+		return nil, err
+	}
+	block := source.Spec.VolumeMode != nil && *source.Spec.VolumeMode == corev1.PersistentVolumeBlock
 	return mover.NewJob(mover.JobSpec{
 		Name: jobName(p, v.index, attempt), Image: r.Image, Labels: labels(p), Vault: access,
 		Affinity: affinity, Deadline: r.Limits.Point,
-		Volumes: []mover.JobVolume{{Claim: objectName(p, v.index), ReadOnly: true, Task: mover.Task{
+		Volumes: []mover.JobVolume{{Claim: objectName(p, v.index), ReadOnly: true, Block: block, Task: mover.Task{
 			Action: mover.ActionSave,
 			Labels: map[string]string{"point": p.Status.ID, "namespace": p.Namespace, "claim": v.capture.Claim},
 		}}},

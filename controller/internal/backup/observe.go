@@ -64,7 +64,7 @@ func (r *Reconciler) observeVolume(ctx context.Context, p *v1alpha1.RestorePoint
 			return err
 		}
 		if v.job != nil {
-			v.mover, err = mover.Observe(ctx, r.Live, r.Kube, v.job)
+			v.mover, err = mover.Observe(ctx, r.Reader, r.Kube, v.job)
 			return err
 		}
 	}
@@ -76,17 +76,17 @@ func (r *Reconciler) observeVolume(ctx context.Context, p *v1alpha1.RestorePoint
 }
 
 func (r *Reconciler) observeSnapshots(ctx context.Context, p *v1alpha1.RestorePoint, v *work) (err error) {
-	v.exposed, err = get(ctx, r.Live, &snapshotv1.VolumeSnapshotContent{}, "", exposedName(p, v.index))
+	v.exposed, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshotContent{}, "", exposedName(p, v.index))
 	if err != nil {
 		return err
 	}
 	if v.exposed != nil {
-		v.exposedSnapshot, err = get(ctx, r.Live, &snapshotv1.VolumeSnapshot{}, v1alpha1.SystemNamespace, exposedName(p, v.index))
+		v.exposedSnapshot, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, v1alpha1.SystemNamespace, exposedName(p, v.index))
 		if err != nil {
 			return err
 		}
 	}
-	v.snapshot, err = get(ctx, r.Live, &snapshotv1.VolumeSnapshot{}, p.Namespace, objectName(p, v.index))
+	v.snapshot, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, p.Namespace, objectName(p, v.index))
 	if err != nil {
 		return err
 	}
@@ -101,10 +101,10 @@ func (r *Reconciler) contentOf(ctx context.Context, p *v1alpha1.RestorePoint, in
 		if s.Status != nil && s.Status.BoundVolumeSnapshotContentName != nil {
 			name = *s.Status.BoundVolumeSnapshotContentName
 		}
-		return get(ctx, r.Live, &snapshotv1.VolumeSnapshotContent{}, "", name)
+		return get(ctx, r.Reader, &snapshotv1.VolumeSnapshotContent{}, "", name)
 	}
 	var list snapshotv1.VolumeSnapshotContentList
-	err := r.Live.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelRestorePoint: string(p.UID)})
+	err := r.Reader.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelRestorePoint: string(p.UID)})
 	if err != nil && !meta.IsNoMatchError(err) {
 		return nil, fmt.Errorf("listing snapshot contents: %w", err)
 	}

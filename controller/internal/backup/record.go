@@ -21,12 +21,9 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
-// What residual.Capture reads.
+// What residual.Capture reads: which kinds hold something that Git does not, nobody knows beforehand.
 //
-// +kubebuilder:rbac:groups="",resources=pods;serviceaccounts;secrets,verbs=get;list
-// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets;replicasets,verbs=get;list
-// +kubebuilder:rbac:groups=batch,resources=jobs;cronjobs,verbs=get;list
-// +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=get;list
+// +kubebuilder:rbac:groups=*,resources=*,verbs=get;list
 
 // captureResidual puts what Git does not hold into the vault, as soon as the data's moment is fixed.
 func (r *Reconciler) captureResidual(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
@@ -35,13 +32,18 @@ func (r *Reconciler) captureResidual(ctx context.Context, p *v1alpha1.RestorePoi
 		return r.refuse(p, err)
 	}
 	set, err := r.residualOf(ctx, vault, name, p)
-	if missing := (*residual.MissingError)(nil); errors.As(err, &missing) {
+	var missing *residual.MissingError
+	var tooLarge *residual.SizeError
+	switch {
+	case errors.As(err, &missing):
 		return r.fail(p, v1alpha1.ReasonResidualMissing, err.Error())
-	}
-	if err != nil {
+	case errors.As(err, &tooLarge):
+		return r.fail(p, v1alpha1.ReasonResidualTooLarge, err.Error())
+	case err != nil:
+		_, _ = r.progress(p, "looking for what Git does not hold: "+err.Error(), 0)
 		return r.refuse(p, err)
 	}
-	p.Status.Residual = &v1alpha1.ResidualSummary{Secrets: int32(len(set.Secrets))}
+	p.Status.Residual = &v1alpha1.ResidualSummary{Secrets: int32(len(set.Secrets)), Objects: int32(len(set.Objects))}
 	return r.progress(p, "saving volumes", atOnce)
 }
 
@@ -55,8 +57,8 @@ func (r *Reconciler) residualOf(ctx context.Context, vault *volume.Vault, name s
 	case !errors.Is(err, volume.ErrDocumentNotFound):
 		return residual.Set{}, vaults.NewError(name, err)
 	}
-	set, err := residual.Capture(ctx, r.Live, p.Namespace)
-	if err != nil || len(set.Secrets) == 0 {
+	set, err := r.survey(ctx, p)
+	if err != nil || set.Empty() {
 		return set, err
 	}
 	data, err := residual.Encode(set)
@@ -67,6 +69,16 @@ func (r *Reconciler) residualOf(ctx context.Context, vault *volume.Vault, name s
 		return set, vaults.NewError(name, err)
 	}
 	return set, nil
+}
+
+// survey captures what Git does not hold of the point's namespace. An API of the cluster that does not answer is waited for: what
+// it serves may be what the application cannot do without.
+func (r *Reconciler) survey(ctx context.Context, p *v1alpha1.RestorePoint) (residual.Set, error) {
+	kinds, err := residual.Kinds(r.Discovery)
+	if err != nil {
+		return residual.Set{}, err
+	}
+	return residual.Capture(ctx, r.Reader, residual.Scope{Namespaces: []string{p.Namespace}, Kinds: kinds})
 }
 
 // record writes the record, and with it makes the point real.
@@ -125,8 +137,8 @@ func (r *Reconciler) recordOf(ctx context.Context, p *v1alpha1.RestorePoint) (po
 		Trigger: p.Spec.Trigger, Before: p.Spec.Before,
 		Taken: p.Status.Taken.UTC(), Completed: p.Status.CompletedAt.UTC(),
 	}
-	if n := p.Status.Residual.Secrets; n > 0 {
-		record.Residual = &point.Residual{Document: p.Status.ID, Secrets: int(n)}
+	if n := p.Status.Residual; n.Secrets+n.Objects > 0 {
+		record.Residual = &point.Residual{Document: p.Status.ID, Secrets: int(n.Secrets), Objects: int(n.Objects)}
 	}
 	for i := range p.Status.Volumes {
 		v, err := r.volumeRecord(ctx, p, &p.Status.Volumes[i])

@@ -9,6 +9,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/schedule"
 )
 
 // verdict is what a policy is told, and whether a point is due.
@@ -16,17 +17,23 @@ type verdict struct {
 	status  metav1.ConditionStatus
 	reason  string
 	message string
-	stalled bool
+	// stalled says that a person must act, waiting that what is missing may come by itself.
+	stalled, waiting bool
 
 	claims    []string
 	lastPoint *v1alpha1.PointReference
-	// due is the scheduled moment to ask a point for now, zero for none; next is when the next run begins.
-	due, next time.Time
+	// due is the scheduled moment to ask a point for now, zero for none; next is when the next run begins; last is the scheduled
+	// moment from which on others count.
+	due, next, last time.Time
+	// objective says whether the RPO is kept, nil without one; turns is when that changes if no point is made, zero if it does not.
+	objective *metav1.Condition
+	turns     time.Time
 }
 
 // decide judges a policy by what was observed.
 func decide(p *v1alpha1.ProtectionPolicy, o observation, now time.Time) verdict {
 	v := verdict{lastPoint: newest(o.points)}
+	v.judgeObjective(p, now)
 	for i := range o.claims {
 		v.claims = append(v.claims, o.claims[i].Name)
 	}
@@ -38,22 +45,25 @@ func decide(p *v1alpha1.ProtectionPolicy, o observation, now time.Time) verdict 
 		v.status, v.reason, v.message, v.stalled = metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec, err.Error(), true
 		return v
 	}
-	v.judge(p, o)
+	v.judge(p, o, now)
 	if s == nil || p.Spec.Suspend {
 		return v
 	}
-	v.next = s.upcoming(now)
-	if v.status == metav1.ConditionTrue && len(o.busy) == 0 && !unfinished(o.points) {
-		v.due = s.due(lastRun(p), now)
-	}
+	a := s.Next(schedule.State{
+		Now: now, Last: lastRun(p), Busy: v.status != metav1.ConditionTrue || len(o.busy) > 0 || unfinished(o.points),
+	})
+	v.due, v.next, v.last = a.Due, a.Begins, a.Last
 	return v
 }
 
-// judge sets the Ready condition of a policy that says something possible.
-func (v *verdict) judge(p *v1alpha1.ProtectionPolicy, o observation) {
+// judge sets the Ready condition of a policy that says something possible. A deploy and a restore bring a policy before its claims:
+// only if none has come by the next look is it a matter for people.
+func (v *verdict) judge(p *v1alpha1.ProtectionPolicy, o observation, now time.Time) {
 	if len(v.claims) == 0 {
-		v.status, v.reason, v.stalled = metav1.ConditionFalse, v1alpha1.ReasonNoVolumes, true
+		v.status, v.reason = metav1.ConditionFalse, v1alpha1.ReasonNoVolumes
 		v.message = fmt.Sprintf("no claim in namespace %q is selected: nothing would be saved", p.Namespace)
+		v.stalled = now.Sub(since(p, v.reason, now)) >= recheck
+		v.waiting = !v.stalled
 		return
 	}
 	if status, message := vaultStatus(p.Spec.Vaults[0], o.vault); status != metav1.ConditionTrue {
@@ -86,34 +96,51 @@ func (v *verdict) show(p *v1alpha1.ProtectionPolicy) {
 	if !v.next.IsZero() {
 		p.Status.NextRun = &metav1.Time{Time: v.next}
 	}
+	if !v.last.IsZero() && !v.last.Equal(lastRun(p)) {
+		p.Status.LastRun = &metav1.Time{Time: v.last}
+	}
 	conditions.Delete(p, v1alpha1.ConditionReconciling)
 	conditions.Delete(p, v1alpha1.ConditionStalled)
-	if v.stalled {
+	switch {
+	case v.stalled:
 		conditions.MarkStalled(p, v.reason, "%s", v.message)
+	case v.waiting:
+		conditions.MarkReconciling(p, v.reason, "%s", v.message)
 	}
 	conditions.Set(p, &metav1.Condition{Type: v1alpha1.ConditionReady, Status: v.status, Reason: v.reason, Message: v.message})
 }
 
-// wait is how long nothing is to be done unless something changes.
-func (v *verdict) wait(now time.Time) time.Duration {
-	if v.next.IsZero() {
-		return recheck
+// since is when the policy began to be not Ready for this reason; now, if it was not.
+func since(p *v1alpha1.ProtectionPolicy, reason string, now time.Time) time.Time {
+	if ready := conditions.Get(p, v1alpha1.ConditionReady); ready != nil && ready.Reason == reason {
+		return ready.LastTransitionTime.Time
 	}
-	return min(max(v.next.Sub(now), time.Second), recheck)
+	return now
 }
 
-func scheduleOf(p *v1alpha1.ProtectionPolicy) (*schedule, error) {
+// wait is how long nothing is to be done unless something changes.
+func (v *verdict) wait(now time.Time) time.Duration {
+	wait := recheck
+	for _, t := range []time.Time{v.next, v.turns} {
+		if !t.IsZero() {
+			wait = min(wait, max(t.Sub(now), time.Second))
+		}
+	}
+	return wait
+}
+
+func scheduleOf(p *v1alpha1.ProtectionPolicy) (*schedule.Schedule, error) {
 	if p.Spec.Schedule == "" {
 		return nil, nil
 	}
-	s, err := parseSchedule(p.Spec.Schedule, p.Spec.TimeZone, p.UID)
-	if err != nil {
-		return nil, err
+	o := schedule.Options{Cron: p.Spec.Schedule, Zone: p.Spec.TimeZone, Seed: string(p.UID)}
+	if p.Spec.Jitter != nil {
+		o.Jitter = &p.Spec.Jitter.Duration
 	}
-	if s.next(p.CreationTimestamp.Time).IsZero() {
-		return nil, fmt.Errorf("schedule %q never comes", p.Spec.Schedule)
+	if p.Spec.StartingDeadline != nil {
+		o.Deadline = p.Spec.StartingDeadline.Duration
 	}
-	return s, nil
+	return schedule.Parse(o)
 }
 
 // lastRun is the moment after which runs count.

@@ -132,6 +132,9 @@ func TestPolicy(t *testing.T) {
 		{"suspended", testSuspended},
 		{"a running restore", testRestoring},
 		{"last point", testLastPoint},
+		{"jitter and deadline", testJitter},
+		{"a clock that was wrong", testWrongClock},
+		{"objective", testObjective},
 	} {
 		t.Run(sub.name, func(t *testing.T) { w.t = t; sub.test(t, w) })
 	}
@@ -141,8 +144,13 @@ func testNoVolumes(t *testing.T, w *world) {
 	w.policy("empty", v1alpha1.ProtectionPolicySpec{})
 	p := w.reconcile("empty")
 	expect(t, p, metav1.ConditionFalse, v1alpha1.ReasonNoVolumes, `no claim in namespace "shop" is selected`)
+	if conditions.IsStalled(p) || !conditions.IsReconciling(p) {
+		t.Errorf("claims come after their policy, and it says at once that somebody must act: %+v", p.Status.Conditions)
+	}
+	w.clock.now = w.clock.now.Add(11 * time.Minute)
+	p = w.reconcile("empty")
 	if !conditions.IsStalled(p) || p.Status.ObservedGeneration != p.Generation {
-		t.Errorf("status %+v", p.Status)
+		t.Errorf("no claim has come, and it does not say that somebody must act: %+v", p.Status)
 	}
 }
 
@@ -310,5 +318,84 @@ func testLastPoint(t *testing.T, w *world) {
 	last := w.reconcile("seen").Status.LastPoint
 	if last == nil || last.Name != "b" || !last.Taken.Equal(&moment) || last.Commit != "abc" {
 		t.Errorf("last point %+v", last)
+	}
+}
+
+func testJitter(t *testing.T, w *world) {
+	w.policy("prompt", v1alpha1.ProtectionPolicySpec{Schedule: "0 * * * *", Jitter: &metav1.Duration{}, StartingDeadline: &metav1.Duration{Duration: 10 * time.Minute}})
+	next := w.reconcile("prompt").Status.NextRun
+	if next == nil || next.Minute() != 0 || next.Second() != 0 {
+		t.Fatalf("without jitter the next run is at %v", next)
+	}
+	w.clock.now = next.Add(10*time.Minute + time.Second)
+	w.reconcile("prompt")
+	if got := w.points("prompt"); len(got) != 0 {
+		t.Errorf("%d points were asked for after the deadline", len(got))
+	}
+	w.clock.now = next.Add(time.Hour)
+	w.reconcile("prompt")
+	if got := w.points("prompt"); len(got) != 1 {
+		t.Errorf("%d points at the next moment, want 1", len(got))
+	}
+	for name, spec := range map[string]v1alpha1.ProtectionPolicySpec{
+		"jitter must not be negative":          {Jitter: &metav1.Duration{Duration: -time.Second}},
+		"startingDeadline must be at least 1m": {StartingDeadline: &metav1.Duration{Duration: time.Second}},
+	} {
+		spec.Vaults = []string{"primary"}
+		p := &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bad"}, Spec: spec}
+		if err := w.c.Create(t.Context(), p); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %q", err, name)
+		}
+	}
+}
+
+func testWrongClock(t *testing.T, w *world) {
+	w.policy("ahead", v1alpha1.ProtectionPolicySpec{Schedule: "0 * * * *", Jitter: &metav1.Duration{}})
+	start := w.clock.now
+	w.clock.now = start.AddDate(5, 0, 0)
+	w.reconcile("ahead")
+	points := w.points("ahead")
+	if len(points) != 1 {
+		t.Fatalf("%d points five years ahead, want 1", len(points))
+	}
+	w.finish(&points[0], nil)
+	w.clock.now = start
+	w.reconcile("ahead")
+	w.clock.now = start.Add(time.Hour)
+	w.reconcile("ahead")
+	if got := w.points("ahead"); len(got) != 2 {
+		t.Errorf("%d points an hour after the clock was right again, want 2", len(got))
+	}
+}
+
+func testObjective(t *testing.T, w *world) {
+	w.policy("promise", v1alpha1.ProtectionPolicySpec{Objectives: &v1alpha1.Objectives{RPO: &metav1.Duration{Duration: time.Hour}}})
+	start := w.clock.now
+	expectObjective := func(status metav1.ConditionStatus, reason string) {
+		t.Helper()
+		c := conditions.Get(w.reconcile("promise"), v1alpha1.ConditionObjectiveMet)
+		if c == nil || c.Status != status || c.Reason != reason {
+			t.Errorf("got %+v, want %s, %s", c, status, reason)
+		}
+	}
+	expectObjective(metav1.ConditionUnknown, v1alpha1.ReasonNoPointYet)
+	w.clock.now = start.Add(61 * time.Minute)
+	expectObjective(metav1.ConditionFalse, v1alpha1.ReasonObjectiveMissed)
+	point := &v1alpha1.RestorePoint{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "promise-1"}, Spec: v1alpha1.RestorePointSpec{
+		PolicyRef: v1alpha1.PolicyReference{Name: "promise"}}}
+	w.create(point)
+	w.finish(point, &metav1.Time{Time: w.clock.now})
+	expectObjective(metav1.ConditionTrue, v1alpha1.ReasonWithinObjective)
+	w.clock.now = w.clock.now.Add(61 * time.Minute)
+	expectObjective(metav1.ConditionFalse, v1alpha1.ReasonObjectiveMissed)
+	w.clock.now = start.AddDate(-1, 0, 0)
+	expectObjective(metav1.ConditionUnknown, v1alpha1.ReasonClockWrong)
+
+	p := &v1alpha1.ProtectionPolicy{}
+	must(t, w.c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "promise"}, p))
+	p.Spec.Objectives = nil
+	must(t, w.c.Update(t.Context(), p))
+	if c := conditions.Get(w.reconcile("promise"), v1alpha1.ConditionObjectiveMet); c != nil {
+		t.Errorf("without an RPO: %+v", c)
 	}
 }

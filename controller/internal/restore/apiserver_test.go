@@ -21,6 +21,10 @@ func TestOnAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("whole", func(t *testing.T) { replayWhole(t.Context(), t, newCluster(t, c), "whole") })
+	t.Run("volumes", func(t *testing.T) { replayVolumes(t.Context(), t, newCluster(t, c), "volumes") })
+	t.Run("empty", func(t *testing.T) { startEmpty(t.Context(), t, newCluster(t, c), "empty") })
+	t.Run("rollback", func(t *testing.T) { rollBack(t.Context(), t, newCluster(t, c), "rollback") })
+	t.Run("specs", func(t *testing.T) { volumesOnAPIServer(t.Context(), t, newCluster(t, c)) })
 	t.Run("deaths", func(t *testing.T) {
 		ctx := ctrl.LoggerInto(t.Context(), logr.Discard())
 		b := newBench(ctx, t, newCluster(t, c), "deaths")

@@ -15,6 +15,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/go-logr/logr"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -34,6 +35,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/apply"
@@ -43,6 +45,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/residual"
+	"github.com/lockstep-dr/lockstep/pkg/revision"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/backend"
 	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
@@ -65,7 +68,7 @@ func mapper(scheme *runtime.Scheme) meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(scheme.PrioritizedVersionsAllGroups())
 	for gvk := range scheme.AllKnownTypes() {
 		switch gvk.Kind {
-		case "Deployment", "StatefulSet", "PersistentVolumeClaim", "ProtectionPolicy", "Secret":
+		case "Deployment", "StatefulSet", "PersistentVolumeClaim", "ProtectionPolicy", "Secret", "ConfigMap":
 			m.Add(gvk, meta.RESTScopeNamespace)
 		case "Namespace":
 			m.Add(gvk, meta.RESTScopeRoot)
@@ -85,6 +88,8 @@ type cluster struct {
 	// broken is what movers say instead of filling a volume, by snapshot; a hung one never ends.
 	broken map[string]mover.Result
 	hung   bool
+	// stubborn keeps pods from ending.
+	stubborn bool
 	// provisioned counts volumes, to name them.
 	provisioned int
 }
@@ -97,6 +102,10 @@ func newFakeCluster(t *testing.T) *cluster {
 		WithStatusSubresource(&v1alpha1.Restore{}, &v1alpha1.Vault{}, &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &batchv1.Job{}, &corev1.Pod{}).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+				if review, ok := o.(*authorizationv1.SelfSubjectAccessReview); ok {
+					review.Status.Allowed = true
+					return nil
+				}
 				o.SetUID(uuid.NewUUID())
 				o.SetCreationTimestamp(metav1.Now())
 				if claim, ok := o.(*corev1.PersistentVolumeClaim); ok {
@@ -123,7 +132,29 @@ func (c *cluster) must(err error) {
 func (c *cluster) settle(ctx context.Context) {
 	c.t.Helper()
 	c.kubelet(ctx)
+	c.scaleDown(ctx)
 	c.volumeController(ctx)
+}
+
+// scaleDown stands in for the controllers of workloads: what has no replicas any more has no pods.
+func (c *cluster) scaleDown(ctx context.Context) {
+	c.t.Helper()
+	var pods corev1.PodList
+	c.must(c.List(ctx, &pods))
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		owner := metav1.GetControllerOf(p)
+		if owner == nil || c.stubborn {
+			continue
+		}
+		set := &unstructured.Unstructured{}
+		set.SetAPIVersion(owner.APIVersion)
+		set.SetKind(owner.Kind)
+		c.must(c.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: owner.Name}, set))
+		if replicas, found, _ := unstructured.NestedInt64(set.Object, "spec", "replicas"); found && replicas == 0 {
+			c.must(client.IgnoreNotFound(c.Delete(ctx, p, client.GracePeriodSeconds(0))))
+		}
+	}
 }
 
 // volumeController stands in for the provisioner and the volume controller: it provisions claims without a volume, binds claims whose
@@ -138,7 +169,7 @@ func (c *cluster) volumeController(ctx context.Context) {
 			claim.Finalizers = nil // claims in use are protected; here none is
 			c.must(client.IgnoreNotFound(c.Update(ctx, claim)))
 		case claim.Spec.VolumeName == "":
-			if c.selected(ctx, claim) {
+			if claim.Spec.DataSourceRef == nil && c.selected(ctx, claim) { // a source of such a kind is for a populator
 				c.provision(ctx, claim)
 			}
 		default:
@@ -243,7 +274,7 @@ func (c *cluster) kubelet(ctx context.Context) {
 
 func (c *cluster) runJob(ctx context.Context, j *batchv1.Job) {
 	c.t.Helper()
-	if !ended(j).IsZero() {
+	if !movers.Ended(j).IsZero() {
 		return
 	}
 	pod := &corev1.Pod{}
@@ -263,11 +294,21 @@ func (c *cluster) runJob(ctx context.Context, j *batchv1.Job) {
 	}
 	failed := false
 	for _, container := range j.Spec.Template.Spec.Containers {
-		result := c.runMover(ctx, container, disks[container.Name])
-		failed = failed || result.Error != ""
+		var tasks []mover.Task
+		for _, e := range container.Env {
+			if e.Name == mover.TaskEnv {
+				c.must(json.Unmarshal([]byte(e.Value), &tasks))
+			}
+		}
+		var results mover.Results
+		for _, task := range tasks {
+			result := c.runMover(task, disks[task.Claim])
+			failed = failed || result.Error != ""
+			results = append(results, result)
+		}
 		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{
 			Name:  container.Name,
-			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(result.Encode(0)), FinishedAt: metav1.Time{Time: c.now}}},
+			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: string(results.Encode(tasks)), FinishedAt: metav1.Time{Time: c.now}}},
 		})
 	}
 	pod.Status.Phase = corev1.PodSucceeded
@@ -290,7 +331,7 @@ func (c *cluster) endJob(ctx context.Context, j *batchv1.Job, failed bool) {
 	c.must(c.Status().Update(ctx, j))
 }
 
-// disks are the volumes behind a Job's containers; bound says that all of them are there.
+// disks are the volumes behind a Job's claims; bound says that all of them are there.
 func (c *cluster) disks(ctx context.Context, j *batchv1.Job) (disks map[string]corev1.PersistentVolume, bound bool) {
 	c.t.Helper()
 	disks = map[string]corev1.PersistentVolume{}
@@ -303,20 +344,14 @@ func (c *cluster) disks(ctx context.Context, j *batchv1.Job) (disks map[string]c
 			return nil, false
 		}
 		c.must(c.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, &pv))
-		disks[v.Name] = pv
+		disks[claim.Name] = pv
 	}
 	return disks, true
 }
 
 // runMover writes onto a disk, which must not be anybody's yet.
-func (c *cluster) runMover(_ context.Context, container corev1.Container, pv corev1.PersistentVolume) mover.Result {
+func (c *cluster) runMover(task mover.Task, pv corev1.PersistentVolume) mover.Result {
 	c.t.Helper()
-	var task mover.Task
-	for _, e := range container.Env {
-		if e.Name == mover.TaskEnv {
-			c.must(json.Unmarshal([]byte(e.Value), &task))
-		}
-	}
 	if pv.Spec.ClaimRef.Namespace != v1alpha1.SystemNamespace || pv.Annotations[v1alpha1.AnnotationHydrated] != "" {
 		c.t.Errorf("a mover wrote onto volume %s of %s, filled %q", pv.Name, pv.Spec.ClaimRef.Name, pv.Annotations[v1alpha1.AnnotationHydrated])
 	}
@@ -350,6 +385,8 @@ func (c *cluster) volumes(ctx context.Context) map[string]corev1.PersistentVolum
 type commit struct {
 	namespace string
 	err       error
+	// more is a further manifest.
+	more string
 }
 
 const commitID = "0123456789abcdef0123456789abcdef01234567"
@@ -374,6 +411,14 @@ func (c commit) Resolve(_ context.Context, ref git.Ref, _ string) (v1alpha1.Revi
 	return v1alpha1.Revision{}, fmt.Errorf("tag %q: %w", ref.Tag, git.ErrRefNotFound)
 }
 
+func (c commit) Recall(ctx context.Context, recorded v1alpha1.Revision, path string) (v1alpha1.Revision, error) {
+	return c.Resolve(ctx, git.Ref{Commit: recorded.Commit}, path)
+}
+
+func (c commit) Ancestors(context.Context, v1alpha1.Revision, int, ...string) ([]revision.Ancestor, error) {
+	return []revision.Ancestor{{Commit: commitID, Differs: true}}, c.err
+}
+
 func (c commit) Materialise(_ context.Context, _ v1alpha1.Revision, dir string) error {
 	if c.err != nil {
 		return c.err
@@ -385,7 +430,8 @@ func (c commit) Materialise(_ context.Context, _ v1alpha1.Revision, dir string) 
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "deploy", "shop.yaml"), []byte(strings.ReplaceAll(string(manifests), "SHOP", c.namespace)), 0o644)
+	text := strings.ReplaceAll(string(manifests), "SHOP", c.namespace) + "\n---\n" + c.more
+	return os.WriteFile(filepath.Join(dir, "deploy", "shop.yaml"), []byte(text), 0o644)
 }
 
 func (c commit) Close() error { return nil }
@@ -395,16 +441,21 @@ func (c commit) Close() error { return nil }
 type creator struct {
 	client.Client
 	sick string
+	// refused is the name of the object that the API server does not take.
+	refused string
 }
 
-func (a creator) Apply(ctx context.Context, objects []*unstructured.Unstructured) ([]apply.Entry, error) {
-	for _, o := range objects {
-		if err := a.Create(ctx, o.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
-			return nil, err
-		}
+func (a creator) Put(ctx context.Context, o *unstructured.Unstructured) error {
+	if o.GetName() == a.refused {
+		return &apply.ObjectError{Key: object.KeyOf(o), Err: errors.New("the webhook is not up")}
 	}
-	return nil, nil
+	if err := a.Create(ctx, o.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
+		return &apply.ObjectError{Key: object.KeyOf(o), Err: err}
+	}
+	return nil
 }
+
+func (a creator) Usable(context.Context, *unstructured.Unstructured) (bool, error) { return true, nil }
 
 func (a creator) Health(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]apply.Status, error) {
 	out := map[object.Key]apply.Status{}
@@ -454,6 +505,7 @@ type bench struct {
 	events     *record.FakeRecorder
 	maxMovers  int
 	sick       string
+	refused    string
 }
 
 var errDead = errors.New("the controller is dead")
@@ -508,8 +560,18 @@ func (b *bench) save(ctx context.Context) point.Record {
 			},
 		})
 	}
+	r.Residual.Objects = 2
 	data, err := residual.Encode(residual.Set{Version: residual.Version, Secrets: []corev1.Secret{
 		{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "login"}, Data: map[string][]byte{"password": []byte("secret")}},
+	}, Objects: []unstructured.Unstructured{
+		{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"namespace": ns, "name": "by-hand"}}},
+		{Object: map[string]any{
+			"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"namespace": ns, "name": "by-hand"},
+			"spec": map[string]any{"selector": map[string]any{"matchLabels": map[string]any{"app": "a"}}, "template": map[string]any{
+				"metadata": map[string]any{"labels": map[string]any{"app": "a"}},
+				"spec":     map[string]any{"containers": []any{map[string]any{"name": "a", "image": "a"}}},
+			}},
+		}},
 	}})
 	b.must(err)
 	b.must(catalog.PutResidual(ctx, b.vault, r.ID, data))
@@ -518,13 +580,16 @@ func (b *bench) save(ctx context.Context) point.Record {
 }
 
 // ask makes the Restore.
-func (b *bench) ask(ctx context.Context, from v1alpha1.RestoreFrom) {
+func (b *bench) ask(ctx context.Context, from v1alpha1.RestoreFrom, edits ...func(*v1alpha1.Restore)) {
 	b.t.Helper()
 	from.Vault = b.commit.namespace
 	restore := &v1alpha1.Restore{
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "restore-" + b.commit.namespace},
 		Spec: v1alpha1.RestoreSpec{From: from, Source: v1alpha1.GitSource{URL: b.commit.URL(), Path: "deploy"}, Verify: v1alpha1.VerifyReadback,
 			Timeout: &metav1.Duration{Duration: time.Minute}},
+	}
+	for _, edit := range edits {
+		edit(restore)
 	}
 	b.must(b.Create(ctx, restore))
 	b.request = ctrl.Request{NamespacedName: client.ObjectKeyFromObject(restore)}
@@ -535,13 +600,14 @@ func (b *bench) start() { b.startWith(b.Client) }
 
 func (b *bench) startWith(c client.Client) {
 	b.reconciler = New(Deps{
-		Client: c, Reader: c, Kubernetes: k8sfake.NewClientset(), Recorder: b.events, Image: "lockstep", MaxMovers: b.maxMovers,
-		Now: func() time.Time { return b.now },
+		Client: c, Reader: c, Kube: k8sfake.NewClientset(), Events: b.events, Image: "lockstep",
+		Movers: &movers.Room{Reader: c, Client: c, Limits: movers.Limits{Max: b.maxMovers, PerNode: b.maxMovers}},
+		Now:    func() time.Time { return b.now },
 		Vaults: &vaults.Opener{Reader: c, OpenStore: func(context.Context, string, backend.Credentials) (store.Store, error) {
 			return b.store, nil
 		}},
 		OpenRepository: func(string, git.Options) (Repository, error) { return b.commit, nil },
-		NewApplier:     func(types.NamespacedName) Applier { return creator{c, b.sick} },
+		NewApplier:     func(types.NamespacedName) Applier { return creator{c, b.sick, b.refused} },
 	})
 }
 
@@ -575,6 +641,7 @@ func (b *bench) run(ctx context.Context, until func(*v1alpha1.Restore) bool) {
 type mortal struct {
 	mu     sync.Mutex
 	n      int
+	counts func(what string) bool // nil: every write does
 	dead   bool
 	writes []string
 }
@@ -584,6 +651,9 @@ func (m *mortal) write(what string, do func() error) error {
 	defer m.mu.Unlock()
 	if m.dead {
 		return errDead
+	}
+	if m.counts != nil && !m.counts(what) {
+		return do()
 	}
 	m.writes = append(m.writes, what)
 	if len(m.writes) == m.n {

@@ -1,7 +1,7 @@
 package restore
 
 import (
-	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
@@ -63,6 +64,16 @@ func unbound(c *corev1.PersistentVolumeClaim) {
 
 func deleting(c *corev1.PersistentVolumeClaim) { c.DeletionTimestamp = &metav1.Time{Time: now} }
 
+func ours(c *corev1.PersistentVolumeClaim) { c.Annotations = map[string]string{annotationMade: uid} }
+
+func names(pv string) func(*corev1.PersistentVolumeClaim) {
+	return func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = pv }
+}
+
+func ofEngine(w *world) { w.volumes[0].managed = true }
+
+func ofSet(w *world) { w.volumes[0].Origin = plan.OriginTemplate }
+
 func foreign(c *corev1.PersistentVolumeClaim) { c.Labels = nil }
 
 // pv is a volume as the provisioner made it, with the claim of the UID.
@@ -110,10 +121,17 @@ func ago(j job, d time.Duration) job {
 	return j
 }
 
+// seen is an attempt as it is seen from outside.
+func seen(j job, s mover.State) job {
+	s.Results = j.state.Results
+	j.state = s
+	return j
+}
+
 // worldOf is a world with one volume and what a case says of it.
 func worldOf(v volume, change ...func(*world)) *world {
 	v.Claim = dataClaim()
-	w := &world{now: now, uid: uid, defined: true, based: true, maxMovers: 4, verify: v1alpha1.VerifyReadback, volumes: []volume{v}, groups: []group{{}}}
+	w := &world{now: now, uid: uid, broughtBack: true, room: 4, verify: v1alpha1.VerifyReadback, volumes: []volume{v}, groups: []group{{}}}
 	for _, f := range change {
 		f(w)
 	}
@@ -148,7 +166,9 @@ func TestVolume(t *testing.T) {
 		says  string
 	}{
 		{"nothing is there", worldOf(volume{}), "stage shop/data", v1alpha1.HydrationPlanned, ""},
-		{"definitions come before claims of their namespaces", worldOf(volume{}, func(w *world) { w.defined = false }), "stage shop/data, define", v1alpha1.HydrationPlanned, ""},
+		{"a claim waits for its namespace", worldOf(volume{staging: staging(), pv: pv("staging", adopted)}, func(w *world) {
+			w.there = map[object.Key]bool{{Kind: "Namespace", Name: "shop"}: false}
+		}), "", v1alpha1.HydrationStaging, ""},
 		{"staged", worldOf(volume{staging: staging(unbound)}), "", v1alpha1.HydrationStaging, "class fast"},
 		{"staged, and provisioned only where the mover runs", worldOf(volume{staging: staging(unbound)}, waits), "fill group 0, attempt 0", v1alpha1.HydrationStaging, ""},
 		{"the mover waits for its volume", worldOf(volume{staging: staging(unbound)}, waits, jobs(attempt(0, false))), "", v1alpha1.HydrationStaging, ""},
@@ -157,7 +177,7 @@ func TestVolume(t *testing.T) {
 		{"adopted, and Git's claim is there and waits", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(unbound, foreign)}),
 			"reserve shop/data", v1alpha1.HydrationStaging, ""},
 		{"reserved", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}), "fill group 0, attempt 0", v1alpha1.HydrationReserved, "free mover"},
-		{"no mover is free", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, func(w *world) { w.movers = 4 }), "", v1alpha1.HydrationReserved, "free mover"},
+		{"no mover is free", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, func(w *world) { w.room = 0 }), "", v1alpha1.HydrationReserved, "free mover"},
 		{"a mover of an earlier life is going", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, pods), "", v1alpha1.HydrationReserved, ""},
 		{"filling", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(attempt(0, false)), pods), "", v1alpha1.HydrationHydrating, ""},
 		{"filled, and reserved late", worldOf(volume{staging: staging(), pv: pv("staging", adopted)}, jobs(attempt(0, true, whole()))),
@@ -202,6 +222,35 @@ func TestVolume(t *testing.T) {
 		{"marked for another restore", worldOf(volume{staging: staging(), pv: pv("staging", adopted, func(v *corev1.PersistentVolume) { v.Labels[v1alpha1.LabelRestore] = "other" }), target: target()}),
 			"adopt shop/data", v1alpha1.HydrationStaging, ""},
 
+		{"the reserved volume is gone, and the claim can be made anew", worldOf(volume{target: target(ours)}), "stage shop/data", v1alpha1.HydrationPlanned, ""},
+		{"it is gone while its staging claim is there", worldOf(volume{staging: staging(phase(corev1.ClaimLost)), target: target(ours)}), "unstage shop/data", v1alpha1.HydrationStaging, ""},
+		{"it is gone while its mover waits", worldOf(volume{staging: staging(phase(corev1.ClaimLost)), target: target(ours)}, jobs(attempt(0, false))),
+			"dismiss group 0", v1alpha1.HydrationPlanned, "its volume is gone"},
+		{"another is being provisioned", worldOf(volume{staging: staging(unbound), target: target(ours)}), "", v1alpha1.HydrationStaging, ""},
+		{"another is there", worldOf(volume{staging: staging(), pv: pv("staging"), target: target(ours, names("former"))}), "adopt shop/data", v1alpha1.HydrationStaging, ""},
+		{"another is there, and the claim names the former", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(ours, names("former"))}),
+			"forget shop/data", v1alpha1.HydrationStaging, ""},
+		{"another is filled, and the claim names the former", worldOf(volume{staging: staging(), pv: pv("staging", adopted, filled), target: target(ours, names("former"))}),
+			"forget shop/data", v1alpha1.HydrationStaging, ""},
+		{"a StatefulSet would make the claim empty", worldOf(volume{target: target(ours)}, ofSet), "", v1alpha1.HydrationFailed, "the workload and the claim"},
+
+		{"its node is gone before it was reserved", worldOf(volume{staging: staging(), pv: pv("staging", adopted), stranded: true}), "give back shop/data", v1alpha1.HydrationStaging, ""},
+		{"its node is gone before it was adopted", worldOf(volume{staging: staging(), pv: pv("staging"), stranded: true}), "unstage shop/data", v1alpha1.HydrationStaging, ""},
+		{"its node is gone while it is filled", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(ours), stranded: true}, jobs(attempt(0, false)), pods),
+			"dismiss group 0", v1alpha1.HydrationPlanned, "a node that is gone"},
+		{"its node is gone, and its mover is", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(ours), stranded: true}), "give back shop/data", v1alpha1.HydrationStaging, ""},
+		{"its node is gone after it was filled", worldOf(volume{staging: staging(), pv: pv("staging", adopted, filled), target: target(ours), stranded: true}), "give back shop/data", v1alpha1.HydrationStaging, ""},
+		{"given up", worldOf(volume{staging: staging(), pv: pv("staging", filled), target: target(ours), stranded: true}), "unstage shop/data", v1alpha1.HydrationStaging, ""},
+		{"given up, staging claim gone", worldOf(volume{pv: pv("staging"), target: target(ours), stranded: true}), "stage shop/data", v1alpha1.HydrationPlanned, ""},
+		{"its node is gone, and a StatefulSet would make the claim empty", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(ours), stranded: true}, ofSet),
+			"", v1alpha1.HydrationFailed, "the workload and the claim"},
+		{"its node is gone, and an engine would make the claim empty", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(ours), stranded: true}, ofEngine),
+			"", v1alpha1.HydrationFailed, "the workload and the claim"},
+		{"its node is gone, and somebody else made the claim", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target(), stranded: true}),
+			"", v1alpha1.HydrationFailed, "the workload and the claim"},
+		{"its node is gone after it was handed over", worldOf(volume{staging: staging(), pv: pv("target", adopted, filled), target: target(ours), stranded: true}),
+			"touch shop/data", v1alpha1.HydrationRebinding, ""},
+
 		{"failed just now", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(attempt(0, true, failed))), "", v1alpha1.HydrationHydrating, ""},
 		{"failed a while ago", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(ago(attempt(0, true, failed), time.Minute))),
 			"fill group 0, attempt 1", v1alpha1.HydrationHydrating, ""},
@@ -221,6 +270,29 @@ func TestVolume(t *testing.T) {
 			"", v1alpha1.HydrationFailed, "the snapshot is damaged"},
 		{"died without a word", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(ago(attempt(0, true), time.Hour))),
 			"fill group 0, attempt 1", v1alpha1.HydrationHydrating, ""},
+		{"no node takes the mover", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(seen(attempt(0, false), mover.State{
+			Phase: mover.PhasePending, Message: "Unschedulable: 0/3 nodes are available", PendingSince: now.Add(-time.Minute),
+		}))), "", v1alpha1.HydrationHydrating, "0/3 nodes"},
+		{"no node has taken the mover for long", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(seen(attempt(0, false), mover.State{
+			Phase: mover.PhasePending, Message: "Unschedulable: 0/3 nodes are available", PendingSince: now.Add(-11 * time.Minute),
+		}))), "abandon group 0", v1alpha1.HydrationHydrating, "0/3 nodes"},
+		{"a volume cannot be mounted, before it was reserved", worldOf(volume{staging: staging(), pv: pv("staging", adopted)}, jobs(seen(attempt(0, false), mover.State{
+			Phase: mover.PhasePending, Message: "FailedMount: no such device", PendingSince: now.Add(-11 * time.Minute),
+		}))), "reserve shop/data, abandon group 0", v1alpha1.HydrationStaging, ""},
+		{"nothing moves", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, pods, jobs(seen(attempt(0, false), mover.State{
+			Phase: mover.PhaseRunning, Idle: 31 * time.Minute,
+		}))), "abandon group 0", v1alpha1.HydrationHydrating, ""},
+		{"being abandoned", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, pods, jobs(seen(attempt(0, false), mover.State{
+			Phase: mover.PhaseRunning, Idle: 31 * time.Minute, Abandoned: true,
+		}))), "", v1alpha1.HydrationHydrating, ""},
+		{"abandoned", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, jobs(ago(seen(attempt(0, true), mover.State{
+			Phase: mover.PhaseFailed, Message: "the mover did not start", Abandoned: true,
+		}), time.Minute))), "fill group 0, attempt 1", v1alpha1.HydrationHydrating, "did not start"},
+		{"the node is lost", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, pods, jobs(seen(attempt(0, false), mover.State{
+			Phase: mover.PhaseRunning, Message: "node one is lost", LostNode: "one", Idle: time.Hour, PendingSince: now.Add(-time.Hour),
+		}))), "", v1alpha1.HydrationHydrating, "node one is lost"},
+		{"over, and a pod of it may still write", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()}, pods,
+			func(w *world) { w.groups[0].writing = true }, jobs(ago(attempt(0, true), time.Hour))), "", v1alpha1.HydrationHydrating, ""},
 		{"wrote something else", worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()},
 			jobs(ago(attempt(0, true, mover.Result{Snapshot: "snap", ContentRoot: "c", MetaRoot: "other", Verified: true}), time.Hour))),
 			"", v1alpha1.HydrationFailed, "not what was saved"},
@@ -256,7 +328,7 @@ func join(actions []action) string {
 func TestNothingIsOverwritten(t *testing.T) {
 	stagings := []*corev1.PersistentVolumeClaim{nil, staging(), staging(unbound), staging(phase(corev1.ClaimLost)), staging(deleting)}
 	targets := []*corev1.PersistentVolumeClaim{nil, target(), target(unbound), target(unbound, foreign), target(foreign), target(deleting),
-		target(phase(corev1.ClaimBound)), target(foreign, phase(corev1.ClaimBound))}
+		target(phase(corev1.ClaimBound)), target(foreign, phase(corev1.ClaimBound)), target(ours), target(ours, names("former")), target(ours, phase(corev1.ClaimBound))}
 	var volumes []*corev1.PersistentVolume
 	for _, by := range []types.UID{"staging", "target", "other"} {
 		volumes = append(volumes, pv(by), pv(by, adopted), pv(by, adopted, filled), pv(by, adopted, filledOtherwise), pv(by, filled))
@@ -264,13 +336,15 @@ func TestNothingIsOverwritten(t *testing.T) {
 	volumes = append(volumes, nil, pv("", adopted, func(v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil }))
 	movers := [][]job{nil, {attempt(0, false)}, {attempt(0, true, whole())}, {ago(attempt(0, true), time.Hour)}}
 	seen := map[verb]int{}
-	for i := range len(stagings) * len(targets) * len(volumes) * len(movers) * 4 {
+	for i := range len(stagings) * len(targets) * len(volumes) * len(movers) * 8 {
 		n := i
 		pick := func(of int) int { defer func() { n /= of }(); return n % of }
 		v := volume{staging: stagings[pick(len(stagings))], target: targets[pick(len(targets))], pv: volumes[pick(len(volumes))]}
 		w := worldOf(v, jobs(movers[pick(len(movers))]...))
 		w.groups[0].pods, w.volumes[0].attached = pick(2) == 1, pick(2) == 1
+		w.volumes[0].stranded = pick(2) == 1 && w.volumes[0].pv != nil
 		v = w.volumes[0]
+		lost := v.stranded && !v.handedOver() && len(w.groups[0].jobs) == 0 && !w.groups[0].pods
 		for _, a := range decide(w) {
 			seen[a.verb]++
 			bad := ""
@@ -289,16 +363,20 @@ func TestNothingIsOverwritten(t *testing.T) {
 					bad = "reserved"
 				}
 			case doGiveBack:
-				if v.target == nil || v.target.Status.Phase != corev1.ClaimBound || v.staging != nil && v.staging.Status.Phase != corev1.ClaimLost {
+				if !lost && (v.target == nil || v.target.Status.Phase != corev1.ClaimBound || v.staging != nil && v.staging.Status.Phase != corev1.ClaimLost) {
 					bad = "given back"
 				}
 			case doUnstage:
-				if v.pv != nil && !v.bound() {
+				if v.pv != nil && !v.bound() && !lost {
 					bad = "unstaged"
 				}
 			case doStage:
-				if v.staging != nil || v.pv != nil {
+				if v.staging != nil || v.pv != nil && !lost {
 					bad = "staged"
+				}
+			case doForget:
+				if v.target.Status.Phase == corev1.ClaimBound || v.target.Annotations[annotationMade] != uid || v.target.Spec.VolumeName == v.pv.Name || v.handedOver() {
+					bad = "forgotten"
 				}
 			}
 			if bad != "" {
@@ -306,7 +384,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 			}
 		}
 	}
-	for _, do := range []verb{doStage, doAdopt, doReserve, doFill, doRecord, doRepoint, doTouch, doGiveBack, doUnstage, doDismiss} {
+	for _, do := range []verb{doStage, doAdopt, doReserve, doFill, doRecord, doRepoint, doTouch, doGiveBack, doUnstage, doForget, doDismiss} {
 		if seen[do] == 0 {
 			t.Errorf("no combination led to %q", do)
 		}
@@ -332,7 +410,7 @@ func TestRelease(t *testing.T) {
 		out := map[string]bool{}
 		for _, a := range decide(w) {
 			if a.verb == doRelease {
-				out[a.workload.Name] = true
+				out[a.object.Name] = true
 			}
 		}
 		return out
@@ -340,25 +418,152 @@ func TestRelease(t *testing.T) {
 	if diff := cmp.Diff(map[string]bool{"web": true, "db": true}, released()); diff != "" {
 		t.Errorf("released (-want +got):\n%s", diff)
 	}
-	w.based = false
-	if got := released(); len(got) > 0 {
-		t.Errorf("released %v before what they need", got)
+}
+
+// TestNeeds: an object waits for what it needs and for nothing else, and what is refused is tried again after a while.
+func TestNeeds(t *testing.T) {
+	key := func(kind, name string) object.Key {
+		k := object.Key{Kind: kind, Name: name}
+		if kind != "Namespace" && kind != "CustomResourceDefinition" {
+			k.Namespace = "shop"
+		}
+		return k
+	}
+	namespace, definition, config, login := key("Namespace", "shop"), key("CustomResourceDefinition", "widgets"), key("ConfigMap", "config"), key("Secret", "login")
+	custom := key("Widget", "w")
+	thingOf := func(k object.Key, needs ...object.Key) thing { return thing{Object: plan.Object{Key: k, Needs: needs}} }
+	job := func(name string, needs ...object.Key) workload {
+		return workload{Workload: plan.Workload{Object: plan.Object{Key: key("Job", name), Needs: append(needs, namespace)}}}
+	}
+	tests := []struct {
+		name    string
+		applied []object.Key
+		refused []object.Key
+		change  func(*world)
+		want    string
+	}{
+		{"at first", nil, nil, nil, "apply Namespace shop, apply CustomResourceDefinition widgets"},
+		{"a definition holds nobody else up", []object.Key{namespace}, nil, nil,
+			"bring back, apply CustomResourceDefinition widgets, apply ConfigMap shop/config"},
+		{"all is tried before the first workload", []object.Key{namespace, definition}, nil, func(w *world) { w.broughtBack = true },
+			"apply ConfigMap shop/config, apply Widget shop/w"},
+		{"one refused object", []object.Key{namespace, definition, custom}, []object.Key{config}, func(w *world) { w.broughtBack = true },
+			"release Job shop/plain, release Job shop/with-login"},
+		{"it is tried again", []object.Key{namespace, definition, custom}, []object.Key{config},
+			func(w *world) { w.broughtBack, w.now = true, now.Add(time.Minute) },
+			"apply ConfigMap shop/config, release Job shop/plain, release Job shop/with-login"},
+		{"a refused definition", []object.Key{namespace, config}, []object.Key{definition}, func(w *world) { w.broughtBack = true },
+			"release Job shop/plain, release Job shop/with-config, release Job shop/with-login"},
+		{"a Secret that Git does not hold", []object.Key{namespace, definition, config, custom}, nil, nil,
+			"bring back, release Job shop/plain, release Job shop/with-config"},
+		{"declared order", []object.Key{namespace, definition, config, custom}, nil, func(w *world) {
+			w.broughtBack = true
+			w.workloads[0].released = true
+			w.workloads[0].status.Health = apply.InProgress
+			w.workloads[1].After, w.workloads[2].After = []object.Key{key("Job", "plain")}, nil
+		}, "release Job shop/with-login"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{now: now, objects: []thing{
+				thingOf(namespace), thingOf(definition), thingOf(config, namespace), thingOf(custom, namespace, definition),
+			}, workloads: []workload{job("plain"), job("with-config", config), job("with-login", login)}, there: map[object.Key]bool{}}
+			for i := range w.objects {
+				o := &w.objects[i]
+				o.applied = slices.Contains(tt.applied, o.Key)
+				o.usable = o.applied
+				w.there[o.Key] = o.applied
+				if slices.Contains(tt.refused, o.Key) {
+					o.refused = refusal{err: errDead, tries: 1, last: now}
+				}
+			}
+			if tt.change != nil {
+				tt.change(w)
+			}
+			if got := join(decide(w)); got != tt.want {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+		})
 	}
 }
 
-// TestMoverLimit: the limit counts what one decision starts, too.
-func TestMoverLimit(t *testing.T) {
-	w := worldOf(volume{staging: staging(), pv: pv("staging", adopted), target: target()})
-	for i := 1; i < 6; i++ {
-		v := w.volumes[0]
-		v.Name.Name, v.Index, v.Group = fmt.Sprintf("data-%d", i), i, i
-		v.target = target(func(c *corev1.PersistentVolumeClaim) { c.Name = v.Name.Name })
-		v.pv = pv("staging", adopted, func(p *corev1.PersistentVolume) { p.Annotations[v1alpha1.AnnotationTarget] = v.Name.String() })
-		w.volumes, w.groups = append(w.volumes, v), append(w.groups, group{Group: plan.Group{Index: i}})
+// TestResidual: what Git does not hold comes back at once; of it, what pods may follow from waits until every claim names its volume.
+// What is held up is tried again, not at once.
+func TestResidual(t *testing.T) {
+	reserved := volume{staging: staging(), pv: pv("staging", adopted), target: target()}
+	absent := volume{staging: staging(), pv: pv("staging", adopted)}
+	pending, held := returning{pending: true}, returning{pending: true, held: "no such kind", tried: now.Add(-time.Second)}
+	tests := []struct {
+		name                 string
+		volume               volume
+		returning, following returning
+		brought              bool
+		want                 string
+	}{
+		{"nothing to bring", reserved, returning{}, returning{}, true, ""},
+		{"at first", reserved, pending, pending, false, "bring back"},
+		{"a claim is not reserved yet", absent, returning{}, pending, true, ""},
+		{"every claim is reserved", reserved, returning{}, pending, true, "follow"},
+		{"held a moment ago", reserved, held, held, true, ""},
+		{"held for a while", reserved, returning{pending: true, tried: now.Add(-returnEvery)}, held, true, "bring back"},
 	}
-	w.movers = 1
-	if got := join(decide(w)); got != "fill group 0, attempt 0, fill group 1, attempt 0, fill group 2, attempt 0" {
-		t.Errorf("got %q, want three movers", got)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := worldOf(tt.volume, func(w *world) { w.returning, w.following, w.broughtBack = tt.returning, tt.following, tt.brought })
+			var got []string
+			for _, a := range decide(w) {
+				if a.verb == doBringBack || a.verb == doFollow {
+					got = append(got, a.String())
+				}
+			}
+			if text := strings.Join(got, ", "); text != tt.want {
+				t.Errorf("got %q, want %q", text, tt.want)
+			}
+			if complete(w) {
+				t.Error("it counts as complete")
+			}
+		})
+	}
+	done := worldOf(volume{target: target(phase(corev1.ClaimBound)), pv: pv("target", filled)})
+	if !complete(done) {
+		t.Error("a whole world is not complete")
+	}
+	for _, left := range []func(*world){func(w *world) { w.returning = held }, func(w *world) { w.following = held }} {
+		w := *done
+		if left(&w); complete(&w) || w.held() != "no such kind" {
+			t.Errorf("complete without what is held: %q", w.held())
+		}
+	}
+}
+
+// TestCustomComesLater: what an operator makes of an object of the commit could take the place of what is still to come.
+func TestCustomComesLater(t *testing.T) {
+	custom := thing{Object: plan.Object{Key: object.Key{Group: "example.org", Kind: "Postgres", Namespace: "shop", Name: "db"}}}
+	absent, reserved := volume{staging: staging(), pv: pv("staging", adopted)}, volume{staging: staging(), pv: pv("staging", adopted), target: target()}
+	ofPoint := func(w *world) { w.volumes[0].Origin = plan.OriginPoint }
+	tests := []struct {
+		name   string
+		volume volume
+		change func(*world)
+		comes  bool
+	}{
+		{"nothing is to come", reserved, ofPoint, true},
+		{"what Git does not hold is not back", reserved, func(w *world) { w.broughtBack = false }, false},
+		{"a claim that nobody in Git makes is not reserved", absent, ofPoint, false},
+		{"a claim that the commit makes is not reserved", absent, func(w *world) { w.volumes[0].Origin = plan.OriginGit }, true},
+		{"a claim of another namespace is not reserved", absent, func(w *world) {
+			ofPoint(w)
+			w.volumes[0].Name.Namespace = "other"
+		}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := worldOf(tt.volume, tt.change)
+			w.objects = []thing{custom}
+			if got := strings.Contains(join(decide(w)), "apply Postgres"); got != tt.comes {
+				t.Errorf("got %q", join(decide(w)))
+			}
+		})
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
-	"github.com/lockstep-dr/lockstep/pkg/git"
-	"github.com/lockstep-dr/lockstep/pkg/match"
 	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
@@ -37,12 +35,10 @@ func fromPlanner(err error) error {
 	switch e.Step {
 	case planner.StepVault:
 		return fromVault(e.Err)
-	case planner.StepGit:
-		return fromGit(e.Err)
-	case planner.StepMatch:
-		return fromMatch(e.Err)
+	case planner.StepRender:
+		return final(v1alpha1.ReasonRenderFailed, e.Err)
 	}
-	return final(v1alpha1.ReasonRenderFailed, e.Err)
+	return fromAnswer(e)
 }
 
 // fromVault: whatever a vault fails with, it proves nothing about the points in it.
@@ -54,23 +50,22 @@ func fromVault(err error) error {
 	return unknown(reason, err)
 }
 
-// fromMatch: the vault has answered, and its answers are proofs.
-func fromMatch(err error) error {
-	if e := (*match.AbsentError)(nil); errors.As(err, &e) {
-		return final(v1alpha1.ReasonPointNotFound, err)
-	}
-	if e := (*match.MismatchError)(nil); errors.As(err, &e) {
-		return final(v1alpha1.ReasonRefused, err)
-	}
-	return final(v1alpha1.ReasonInvalidSpec, err)
-}
+// fromGit is fromPlanner for a repository that could not be opened.
+func fromGit(err error) error { return fromAnswer(&planner.Error{Step: planner.StepGit, Err: err}) }
 
-// fromGit tells what the repository has proven from what it did not answer.
-func fromGit(err error) error {
-	for _, proof := range []error{git.ErrRefNotFound, git.ErrAmbiguous, git.ErrPathNotFound, git.ErrUnsafe} {
-		if errors.Is(err, proof) {
-			return final(v1alpha1.ReasonSourceUnknown, err)
-		}
+// fromAnswer tells what Git or the vault has proven from what they did not answer.
+func fromAnswer(e *planner.Error) error {
+	switch answer := planner.AnswerOf(e); {
+	case answer == planner.Unknown:
+		return unknown(v1alpha1.ReasonSourceUnknown, e.Err)
+	case answer == planner.Mismatch:
+		return final(v1alpha1.ReasonRefused, e.Err)
+	case answer == planner.Absent && e.Step == planner.StepMatch:
+		return final(v1alpha1.ReasonPointNotFound, e.Err)
+	case answer == planner.Absent:
+		return final(v1alpha1.ReasonSourceUnknown, e.Err)
+	case answer == planner.Unusable && e.Step == planner.StepGit:
+		return final(v1alpha1.ReasonSourceUnusable, e.Err)
 	}
-	return unknown(v1alpha1.ReasonSourceUnknown, err)
+	return final(v1alpha1.ReasonInvalidSpec, e.Err)
 }

@@ -3,51 +3,95 @@ package restore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
-	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/plan"
 )
 
 // observe reads the world of a restore from the API server.
 func (r *Reconciler) observe(ctx context.Context, restore *v1alpha1.Restore, replay *replay) (*world, error) {
 	w := &world{
-		now: r.Now(), uid: string(restore.UID), verify: restore.Spec.Verify, maxMovers: r.MaxMovers,
-		defined: replay.defined, based: replay.based,
+		now: r.Now(), uid: string(restore.UID), verify: restore.Spec.Verify,
+		broughtBack: replay.broughtBack, returning: replay.returning, following: replay.following,
 		asked: restore.Annotations[v1alpha1.AnnotationReconcileAt] != restore.Status.LastHandledReconcileAt,
 	}
 	made, err := r.observeTemporary(ctx, restore)
 	if err != nil {
 		return nil, err
 	}
-	if w.movers, err = r.countMovers(ctx); err != nil {
+	if w.room, err = r.Movers.Left(ctx); err != nil {
 		return nil, err
 	}
-	for _, c := range replay.plan.Claims {
-		v := volume{Claim: c, staging: made.staging[stagingName(w.uid, c.Index)]}
-		if err := r.observeVolume(ctx, w.uid, made, &v); err != nil {
-			return nil, err
-		}
-		w.volumes = append(w.volumes, v)
+	if err := r.observeVolumes(ctx, replay, made, w); err != nil {
+		return nil, err
 	}
-	for _, g := range replay.plan.Groups {
-		observed, err := r.observeGroup(ctx, made, group{Group: g})
-		if err != nil {
-			return nil, err
-		}
-		w.groups = append(w.groups, observed)
+	if err := r.observeAside(ctx, restore, w); err != nil {
+		return nil, err
 	}
-	return w, r.observeWorkloads(ctx, replay, w)
+	return w, r.deployerOf(restore, replay).observe(ctx, w)
+}
+
+// observeVolumes looks at volumes and their movers, at several at once: each takes requests of its own.
+func (r *Reconciler) observeVolumes(ctx context.Context, replay *replay, made temporaries, w *world) error {
+	w.volumes, w.groups = make([]volume, len(replay.plan.Claims)), make([]group, len(replay.plan.Groups))
+	logs := r.Kube
+	if w.quiet = w.now.Sub(replay.shown) < showEvery; w.quiet {
+		logs = nil
+	} else {
+		replay.shown = w.now
+	}
+	var err error
+	if made.targets, err = r.listTargets(ctx, replay.plan.Claims); err != nil {
+		return err
+	}
+	looks, ctx := errgroup.WithContext(ctx)
+	looks.SetLimit(r.Parallel)
+	for i, c := range replay.plan.Claims {
+		v := &w.volumes[i]
+		*v = volume{Claim: c, staging: made.staging[stagingName(w.uid, c.Index)], managed: replay.plan.Engine.Manages()}
+		looks.Go(func() error { return r.observeVolume(ctx, w.uid, made, v) })
+	}
+	for i, g := range replay.plan.Groups {
+		looks.Go(func() (err error) {
+			w.groups[i], err = r.observeGroup(ctx, made, logs, group{Group: g})
+			return err
+		})
+	}
+	for i := range made.jobs {
+		if groups := groupsOf(made.jobs[i].Labels); len(groups) > 1 {
+			s := &shared{groups: groups}
+			w.shared = append(w.shared, s)
+			looks.Go(func() (err error) {
+				s.job, err = r.observeJob(ctx, made, logs, &made.jobs[i])
+				return err
+			})
+		}
+	}
+	if err := looks.Wait(); err != nil {
+		return err
+	}
+	for _, s := range w.shared {
+		for i := range w.groups {
+			if slices.Contains(s.groups, w.groups[i].Index) {
+				w.groups[i].shared = s
+			}
+		}
+	}
+	return nil
 }
 
 // temporaries is what a restore has made for itself, and what hangs on it.
@@ -57,6 +101,34 @@ type temporaries struct {
 	jobs     []batchv1.Job
 	pods     []corev1.Pod
 	attached map[string]bool // by volume
+	// targets are all claims of those namespaces of which it is known, by their names.
+	targets map[string]map[string]*corev1.PersistentVolumeClaim
+}
+
+// fewTargets is up to how many claims of a namespace are read one by one; beyond, to list them all is less.
+const fewTargets = 3
+
+// listTargets reads the claims of the namespaces in which the plan has many.
+func (r *Reconciler) listTargets(ctx context.Context, claims []plan.Claim) (map[string]map[string]*corev1.PersistentVolumeClaim, error) {
+	count := map[string]int{}
+	for _, c := range claims {
+		count[c.Name.Namespace]++
+	}
+	out := map[string]map[string]*corev1.PersistentVolumeClaim{}
+	for namespace, n := range count {
+		if n <= fewTargets {
+			continue
+		}
+		var list corev1.PersistentVolumeClaimList
+		if err := r.Reader.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			return nil, fmt.Errorf("listing claims of namespace %q: %w", namespace, err)
+		}
+		out[namespace] = map[string]*corev1.PersistentVolumeClaim{}
+		for i := range list.Items {
+			out[namespace][list.Items[i].Name] = &list.Items[i]
+		}
+	}
+	return out, nil
 }
 
 func (r *Reconciler) observeTemporary(ctx context.Context, restore *v1alpha1.Restore) (temporaries, error) {
@@ -102,19 +174,23 @@ func (r *Reconciler) observeTemporary(ctx context.Context, restore *v1alpha1.Res
 
 // observeVolume finds the target, and the volume by its mark or else through whichever claim names it.
 func (r *Reconciler) observeVolume(ctx context.Context, uid string, made temporaries, v *volume) error {
-	target := &corev1.PersistentVolumeClaim{}
-	switch err := r.Reader.Get(ctx, client.ObjectKey(v.Name), target); {
-	case err == nil:
-		v.target = target
-	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("reading claim %q: %w", v.Name, err)
+	if listed, known := made.targets[v.Name.Namespace]; known {
+		v.target = listed[v.Name.Name]
+	} else {
+		target := &corev1.PersistentVolumeClaim{}
+		switch err := r.Reader.Get(ctx, client.ObjectKey(v.Name), target); {
+		case err == nil:
+			v.target = target
+		case !apierrors.IsNotFound(err):
+			return fmt.Errorf("reading claim %q: %w", v.Name, err)
+		}
 	}
 	v.pv = made.volumes[v.Name.String()]
 	name := ""
 	if v.staging != nil {
 		name = v.staging.Spec.VolumeName
 	}
-	if name == "" && v.reserved(uid) {
+	if v.staging == nil && v.reserved(uid) {
 		name = v.target.Spec.VolumeName
 	}
 	if v.pv == nil && name != "" {
@@ -127,82 +203,47 @@ func (r *Reconciler) observeVolume(ctx context.Context, uid string, made tempora
 		}
 	}
 	v.attached = v.pv != nil && made.attached[v.pv.Name]
-	return nil
+	return r.observeNodes(ctx, v)
 }
 
-func (r *Reconciler) observeGroup(ctx context.Context, made temporaries, g group) (group, error) {
-	label := strconv.Itoa(g.Index)
+// showEvery is how often movers are asked how far they are, or what they wait for. The answer is dear: a log comes from the node, and
+// events are searched.
+const showEvery = 2 * time.Second
+
+func (r *Reconciler) observeGroup(ctx context.Context, made temporaries, logs kubernetes.Interface, g group) (group, error) {
 	for _, p := range made.pods {
-		g.pods = g.pods || p.Labels[labelGroup] == label
+		mine := slices.Contains(groupsOf(p.Labels), g.Index)
+		g.pods = g.pods || mine
+		g.writing = g.writing || mine && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
 	}
 	for i := range made.jobs {
-		j := &made.jobs[i]
-		if j.Labels[labelGroup] != label {
+		if !slices.Equal(groupsOf(made.jobs[i].Labels), []int{g.Index}) {
 			continue
 		}
-		attempt, err := strconv.Atoi(j.Annotations[annotationAttempt])
-		if err != nil {
-			return g, fmt.Errorf("reading the attempt of job %q: %w", j.Name, err)
-		}
-		state, err := mover.Observe(ctx, r.Reader, r.Kubernetes, j)
+		observed, err := r.observeJob(ctx, made, logs, &made.jobs[i])
 		if err != nil {
 			return g, err
-		}
-		observed := job{attempt: attempt, deleting: j.DeletionTimestamp != nil, ended: ended(j), state: state}
-		if observed.ended.IsZero() && state.Terminal {
-			observed.ended = j.CreationTimestamp.Time
 		}
 		g.jobs = append(g.jobs, observed)
 	}
 	return g, nil
 }
 
-// countMovers counts the running movers of every backup and restore.
-func (r *Reconciler) countMovers(ctx context.Context) (int, error) {
-	var jobs batchv1.JobList
-	err := r.Reader.List(ctx, &jobs, client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{v1alpha1.LabelManagedBy: "lockstep"})
+func (r *Reconciler) observeJob(ctx context.Context, made temporaries, logs kubernetes.Interface, j *batchv1.Job) (job, error) {
+	attempt, err := strconv.Atoi(j.Annotations[annotationAttempt])
 	if err != nil {
-		return 0, fmt.Errorf("listing movers: %w", err)
+		return job{}, fmt.Errorf("reading the attempt of job %q: %w", j.Name, err)
 	}
-	running := 0
-	for i := range jobs.Items {
-		if ended(&jobs.Items[i]).IsZero() {
-			running++
-		}
-	}
-	return running, nil
-}
-
-// ended is when a Job was over; zero while it is not.
-func ended(j *batchv1.Job) time.Time {
-	for _, c := range j.Status.Conditions {
-		if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) {
-			return c.LastTransitionTime.Time
-		}
-	}
-	return time.Time{}
-}
-
-func (r *Reconciler) observeWorkloads(ctx context.Context, replay *replay, w *world) error {
-	var released []*unstructured.Unstructured
-	for _, l := range replay.plan.Workloads {
-		w.workloads = append(w.workloads, workload{Workload: l, released: replay.released[l.Key]})
-		if replay.released[l.Key] {
-			released = append(released, l.Manifest)
-		}
-	}
-	if len(released) == 0 {
-		return nil
-	}
-	health, err := r.applier(replay).Health(ctx, released)
+	state, err := mover.ObserveAmong(ctx, r.Reader, logs, j, made.pods)
 	if err != nil {
-		return fmt.Errorf("reading the workloads' health: %w", err)
+		return job{}, err
 	}
-	apply.FinishJobs(released, health)
-	for i, l := range w.workloads {
-		w.workloads[i].status = health[l.Key]
+	observed := job{attempt: attempt, deleting: j.DeletionTimestamp != nil, ended: movers.Ended(j), state: state}
+	observed.finished = !observed.ended.IsZero()
+	if !observed.finished && state.Terminal {
+		observed.ended = j.CreationTimestamp.Time
 	}
-	return nil
+	return observed, nil
 }
 
 func (r *Reconciler) applier(replay *replay) Applier {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/fluxcd/pkg/runtime/patch"
 	corev1 "k8s.io/api/core/v1"
@@ -25,12 +26,16 @@ import (
 
 // replay is what a restore works from: its plan and what it took from the vault. It can be made anew at any time.
 type replay struct {
-	plan    *plan.Plan
-	secrets residual.Set
-	access  mover.VaultAccess
-	// defined, based and released remember what has been applied.
-	defined, based bool
-	released       map[object.Key]bool
+	plan   *plan.Plan
+	access mover.VaultAccess
+	// residual is what Git does not hold; returning and following say how far its two parts have come.
+	residual             residual.Set
+	returning, following returning
+	// ledger and broughtBack remember what has been applied.
+	ledger      *ledger
+	broughtBack bool
+	// rest is until when the API server is left alone, shown when the movers were last asked how far they are.
+	rest, shown time.Time
 }
 
 // prepare asks the vault and Git, and plans. Nothing in the cluster is changed, except that the chosen point is written
@@ -38,6 +43,9 @@ type replay struct {
 func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore, patcher *patch.SerialPatcher) (*replay, error) {
 	if known := r.replays.get(restore.UID); known != nil {
 		return known, nil
+	}
+	if err := r.awaitOthers(ctx, restore); err != nil {
+		return nil, err
 	}
 	vault, err := r.Vaults.Open(ctx, restore.Spec.From.Vault)
 	if err != nil {
@@ -47,31 +55,58 @@ func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore, pat
 	if err != nil {
 		return nil, fromVault(err)
 	}
-	repository, err := r.openRepository(ctx, restore)
+	keys, err := r.decryptionKeys(ctx, restore)
 	if err != nil {
-		return nil, fromGit(err)
+		return nil, err
 	}
-	defer func() { _ = repository.Close() }() // what it leaves is in a temporary directory
-
 	way := planner.Planner{
-		Vault: vault, Repository: repository,
+		Vault: vault, Keys: keys, IgnoreMAC: restore.Spec.Decryption != nil && restore.Spec.Decryption.IgnoreMAC,
 		Remember: func(ctx context.Context, c planner.Choice) error { return r.remember(ctx, restore, patcher, c) },
 		Facts: func(ctx context.Context, c match.Choice, objects []*unstructured.Unstructured) (plan.Facts, error) {
 			known, err := facts.Read(ctx, r.Reader, r.Client.RESTMapper(), c, objects)
 			known.RestoreUID, known.RestoreNamespace = string(restore.UID), restore.Namespace
 			return known, err
 		},
+		Engine: func(ctx context.Context) (*planner.Engine, error) { return r.chooseEngine(ctx, restore) },
+		Values: func(ctx context.Context, key object.Key) (map[string]string, error) {
+			return planner.ReadValues(ctx, r.Reader, key)
+		},
+		Existing: func(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]bool, error) {
+			return facts.Existing(ctx, r.Reader, objects)
+		},
+		Consumers: func(ctx context.Context, claims map[object.Name]plan.ClaimFact) ([]plan.Consumer, error) {
+			return facts.Consumers(ctx, r.Reader, claims)
+		},
 	}
+	if len(restore.Spec.Volumes) == 0 {
+		repository, err := r.openRepository(ctx, restore)
+		if err != nil {
+			return nil, fromGit(err)
+		}
+		defer func() { _ = repository.Close() }() // what it leaves is in a temporary directory
+		way.Repository = repository
+	}
+	inspector := facts.Inspector{Reader: r.Reader, Mapper: r.Client.RESTMapper(), Allowed: facts.Self(r.Client)}
+	way.Preflight = planner.Inspect(inspector, string(restore.UID), restore.Spec.CheckImages)
 	made, err := way.Plan(ctx, planner.Request{
-		From: restore.Spec.From, Path: restore.Spec.Source.Path, Point: restore.Status.Point, Revision: restore.Status.Revision,
+		From: restore.Spec.From, Path: restore.Spec.Source.Path, Volumes: restore.Spec.Volumes, Only: restore.Spec.Only,
+		Mapping:  planner.Mapping(restore.Spec.Map),
+		SetAside: restore.Spec.ExistingClaims == v1alpha1.ExistingSetAside, Aside: asideOf(restore),
+		Point: restore.Status.Point, Revision: restore.Status.Revision,
 	})
 	if err != nil {
 		return nil, fromPlanner(err)
 	}
 	if refusals := made.Plan.Refusals; len(refusals) > 0 {
+		restore.Status.NotChecked = made.Plan.NotChecked
 		return nil, final(v1alpha1.ReasonRefused, errors.New(strings.Join(refusals, "; ")))
 	}
-	fresh := &replay{plan: made.Plan, secrets: made.Residual, access: access, released: map[object.Key]bool{}}
+	if err := r.rememberEngine(ctx, restore, patcher, made.Plan); err != nil {
+		return nil, err
+	}
+	restore.Status.NotChecked = made.Plan.NotChecked
+	fresh := &replay{plan: made.Plan, access: access, residual: made.Residual, ledger: newLedger()}
+	fresh.returning.pending, fresh.following.pending = !made.Residual.Empty(), !made.Residual.Empty()
 	r.replays.put(restore.UID, fresh)
 	return fresh, nil
 }
@@ -79,7 +114,9 @@ func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore, pat
 // remember writes the choice into the status.
 func (r *Reconciler) remember(ctx context.Context, restore *v1alpha1.Restore, patcher *patch.SerialPatcher, choice planner.Choice) error {
 	before := restore.DeepCopy()
-	restore.Status.Revision = &choice.Revision
+	if choice.Revision.Commit != "" {
+		restore.Status.Revision = &choice.Revision
+	}
 	restore.Status.Point = &v1alpha1.ChosenPoint{
 		ID: choice.Record.ID, Match: choice.Match, Message: choice.Reason,
 		Taken: metav1.NewTime(choice.Record.Taken), Commit: choice.Record.Revision.Commit,

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -20,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/git"
@@ -38,6 +38,9 @@ import (
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups=storage.k8s.io,resources=storageclasses;volumeattachments,verbs=get;list;watch
+// +kubebuilder:rbac:groups=storage.k8s.io,resources=csidrivers;csistoragecapacities,verbs=get;list
+// +kubebuilder:rbac:groups="",resources=resourcequotas;serviceaccounts,verbs=get;list
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=selfsubjectaccessreviews,verbs=create
 
 // Vaults opens vaults by the names of their Vault objects; *vaults.Opener does.
 type Vaults interface {
@@ -53,7 +56,8 @@ type Repository interface {
 
 // Applier brings objects into the cluster; *apply.Applier does.
 type Applier interface {
-	Apply(ctx context.Context, objects []*unstructured.Unstructured) ([]apply.Entry, error)
+	Put(ctx context.Context, o *unstructured.Unstructured) error
+	Usable(ctx context.Context, definition *unstructured.Unstructured) (bool, error)
 	Health(ctx context.Context, objects []*unstructured.Unstructured) (map[object.Key]apply.Status, error)
 	StampRevision(ctx context.Context, policy types.NamespacedName, revision v1alpha1.Revision) error
 }
@@ -64,19 +68,21 @@ type Deps struct {
 	Client client.Client
 	// Reader reads from the API server itself: a decision about a volume is never taken on a memory of it.
 	Reader client.Reader
-	// Kubernetes reads the movers' logs.
-	Kubernetes kubernetes.Interface
-	Recorder   record.EventRecorder
-	Metrics    controller.Metrics
-	Vaults     Vaults
+	// Kube reads the movers' logs.
+	Kube    kubernetes.Interface
+	Events  record.EventRecorder
+	Metrics controller.Metrics
+	Vaults  Vaults
 	// OpenRepository is git.Open if nil.
 	OpenRepository func(url string, o git.Options) (Repository, error)
 	// NewApplier is apply.New with Client if nil.
 	NewApplier func(application types.NamespacedName) Applier
 	// Image is the movers' image: the controller's own.
 	Image string
-	// MaxMovers bounds the mover Jobs of all backups and restores together.
-	MaxMovers int
+	// Movers is where they run, shared with backups.
+	Movers *movers.Room
+	// Parallel bounds what one restore does at once; 1 if 0, and then what it does has an order.
+	Parallel int
 	// Now is time.Now if nil.
 	Now func() time.Time
 }
@@ -85,8 +91,6 @@ type Deps struct {
 type Reconciler struct {
 	Deps
 	replays *replays
-	// admission is held between counting movers and adding one.
-	admission sync.Mutex
 }
 
 // New makes a Reconciler.
@@ -97,6 +101,7 @@ func New(d Deps) *Reconciler {
 	if d.NewApplier == nil {
 		d.NewApplier = func(application types.NamespacedName) Applier { return apply.New(d.Client, application) }
 	}
+	d.Parallel = max(d.Parallel, 1)
 	if d.Now == nil {
 		d.Now = time.Now
 	}
@@ -128,9 +133,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (resul
 	}
 	if over(restore) {
 		r.replays.drop(restore.UID)
-		return ctrl.Result{}, nil
+		return r.release(ctx, restore)
+	}
+	if known := r.replays.get(restore.UID); known != nil && start.Before(known.rest) {
+		return ctrl.Result{RequeueAfter: known.rest.Sub(start)}, nil
 	}
 	return r.advance(ctx, restore)
+}
+
+// breathe leaves the API server alone for twice as long as a look at the world took: with many volumes there is always something
+// new, and what looks all the time takes from the movers what they need.
+func (r *replay) breathe(began, now time.Time) {
+	r.rest = now.Add(min(2*now.Sub(began), busy))
 }
 
 // advance observes, decides and acts once.
@@ -146,15 +160,22 @@ func (r *Reconciler) advance(ctx context.Context, restore *v1alpha1.Restore) (re
 	if err != nil {
 		return r.explain(ctx, restore, err)
 	}
+	promise(restore, replay.plan.Objective())
+	began := r.Now()
+	defer func() { replay.breathe(began, r.Now()) }()
 	w, err := r.observe(ctx, restore, replay)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	actions := decide(w)
 	failure := r.actAll(ctx, restore, replay, w, actions)
-	r.report(restore, w, failure)
+	r.report(restore, w, errors.Join(failure, replay.ledger.failure()))
 	if complete(w) {
-		return ctrl.Result{}, r.finish(ctx, restore, replay)
+		err := r.finish(ctx, restore, replay)
+		if err == nil && asksForRelease(restore) {
+			return ctrl.Result{RequeueAfter: soon}, nil
+		}
+		return ctrl.Result{}, err
 	}
 	return ctrl.Result{RequeueAfter: pause(restore, actions, failure)}, nil
 }
@@ -168,7 +189,7 @@ func over(restore *v1alpha1.Restore) bool {
 	if restore.Annotations[v1alpha1.AnnotationReconcileAt] != restore.Status.LastHandledReconcileAt {
 		return false
 	}
-	return conditions.IsStalled(restore) && len(restore.Status.Volumes) == 0 && len(restore.Status.Workloads) == 0
+	return conditions.IsStalled(restore) && restore.Status.StartedAt == nil
 }
 
 func pause(restore *v1alpha1.Restore, actions []action, failure error) time.Duration {

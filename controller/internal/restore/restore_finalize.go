@@ -27,9 +27,8 @@ type leftover struct {
 
 // Verbs that only clearing up has.
 const (
-	doForget verb = "forget" // delete the target that was made and never filled
-	doLeave  verb = "leave"  // leave a target that a workload counts on, and say so
-	doWait   verb = "wait"   // for something that goes by itself
+	doLeave verb = "leave" // leave a target that a workload counts on, and say so
+	doWait  verb = "wait"  // for something that goes by itself
 )
 
 // clearUp decides what to do with a leftover, one thing at a time; nothing is left to do when it says "".
@@ -85,6 +84,14 @@ func (r *Reconciler) finalize(ctx context.Context, restore *v1alpha1.Restore) (c
 	if pending {
 		return ctrl.Result{RequeueAfter: busy}, nil
 	}
+	if err := r.wayBack(ctx, restore); err != nil {
+		return ctrl.Result{}, err
+	}
+	// Last of all: what follows Git's branch again must not meet what is half cleared up.
+	if waits, err := r.letGo(ctx, restore); err != nil || waits != "" {
+		ctrl.LoggerFrom(ctx).Info("restore is not removed yet", "why", waits)
+		return ctrl.Result{RequeueAfter: 5 * busy}, err
+	}
 	before := restore.DeepCopy()
 	controllerutil.RemoveFinalizer(restore, v1alpha1.Finalizer)
 	err = r.Client.Patch(ctx, restore, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
@@ -100,7 +107,7 @@ func (r *Reconciler) clearUp(ctx context.Context, restore *v1alpha1.Restore, l l
 		return false, nil
 	case doLeave:
 		e := claimLeft(l.Name)
-		r.Recorder.Event(restore, e.kind, e.reason, e.message)
+		r.Events.Event(restore, e.kind, e.reason, e.message)
 		return false, nil
 	case doWait:
 		return true, nil
@@ -111,8 +118,7 @@ func (r *Reconciler) clearUp(ctx context.Context, restore *v1alpha1.Restore, l l
 	case doUnstage:
 		err = r.unstage(ctx, l.volume)
 	case doForget:
-		uid := l.target.UID
-		err = client.IgnoreNotFound(r.Client.Delete(ctx, l.target, client.Preconditions{UID: &uid, ResourceVersion: &l.target.ResourceVersion}))
+		err = r.forget(ctx, l.volume)
 	}
 	if apierrors.IsConflict(err) {
 		return true, nil

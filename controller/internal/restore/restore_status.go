@@ -30,7 +30,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, patcher *patch.SerialPatch
 		return err
 	}
 	for _, e := range eventsBetween(before, restore) {
-		r.Recorder.Event(restore, e.kind, e.reason, e.message)
+		r.Events.Event(restore, e.kind, e.reason, e.message)
 	}
 	return nil
 }
@@ -66,16 +66,26 @@ func markStalled(restore *v1alpha1.Restore, reason, message string) {
 }
 
 func markComplete(restore *v1alpha1.Restore, now time.Time) {
-	restore.Status.CompletedAt = &metav1.Time{Time: now}
+	measure(restore, now)
 	conditions.Delete(restore, v1alpha1.ConditionReconciling)
 	conditions.Delete(restore, v1alpha1.ConditionStalled)
-	conditions.MarkTrue(restore, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "commit %s runs with the data of point %s",
-		restore.Status.Revision.Commit, restore.Status.Point.ID)
+	conditions.MarkTrue(restore, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "%s", outcome(restore.Status))
+}
+
+// outcome says in words what a complete restore has brought about.
+func outcome(s v1alpha1.RestoreStatus) string {
+	if s.Point == nil {
+		return "the claims have volumes without data"
+	}
+	if s.Revision == nil {
+		return fmt.Sprintf("the claims hold the data of point %s", s.Point.ID)
+	}
+	return fmt.Sprintf("commit %s runs with the data of point %s", s.Revision.Commit, s.Point.ID)
 }
 
 // complete says that every volume is with its claim and every workload healthy.
 func complete(w *world) bool {
-	return w.defined && w.based && allDone(w) && !slices.ContainsFunc(w.workloads, func(l workload) bool {
+	return w.allApplied() && allDone(w) && len(w.decideResume()) == 0 && !slices.ContainsFunc(w.workloads, func(l workload) bool {
 		return !l.released || l.status.Health != apply.Current
 	})
 }
@@ -102,6 +112,7 @@ func (r *Reconciler) report(restore *v1alpha1.Restore, w *world, failure error) 
 	if s.BoundAt == nil && !slices.ContainsFunc(s.Volumes, func(v v1alpha1.VolumeRestore) bool { return v.BoundAt == nil }) {
 		s.BoundAt = &now
 	}
+	s.Summary = summary(s)
 	conclude(restore, w, failure)
 }
 
@@ -122,7 +133,11 @@ func reportVolumes(before []v1alpha1.VolumeRestore, w *world, now metav1.Time) [
 
 func (w *world) reportVolume(v volume, out *v1alpha1.VolumeRestore, now metav1.Time) {
 	g := w.groupOf(v)
+	before := *out
 	out.State, out.Message = w.stateOf(v, g)
+	if w.quiet && out.State == before.State && out.Message == "" {
+		out.Message = before.Message
+	}
 	out.Snapshot, out.Bytes = v.Snapshot, v.Bytes
 	once := func(at **metav1.Time, when bool) {
 		if *at == nil && when {
@@ -132,11 +147,15 @@ func (w *world) reportVolume(v volume, out *v1alpha1.VolumeRestore, now metav1.T
 	once(&out.ReservedAt, v.reserved(w.uid))
 	once(&out.HydratedAt, v.whole())
 	once(&out.BoundAt, v.bound())
-	if last := g.last(); last != nil {
+	if last := g.mover(); last != nil {
 		out.Attempts = int32(last.attempt + 1)
 		if p, ok := last.state.Progress[stagingName(w.uid, v.Index)]; ok {
 			out.Progress = min(p.Bytes, v.Bytes)
+			if p.Verifying && out.State == v1alpha1.HydrationHydrating {
+				out.State = v1alpha1.HydrationVerifying
+			}
 		}
+		out.Reread = max(out.Reread, last.state.Results[stagingName(w.uid, v.Index)].Reread)
 	}
 	if v.whole() {
 		out.Progress = v.Bytes
@@ -156,15 +175,17 @@ func (w *world) stateOf(v volume, g group) (v1alpha1.HydrationState, string) {
 		return v1alpha1.HydrationPlanned, why
 	case stepProvision:
 		return v1alpha1.HydrationStaging, moverMessage(g, fmt.Sprintf("waiting for a volume of class %s", v.StorageClass))
-	case stepAdopt, stepReserve:
+	case stepAdopt, stepReserve, stepForget:
 		return v1alpha1.HydrationStaging, ""
 	case stepFill:
-		if len(g.jobs) == 0 {
+		if g.mover() == nil {
 			return v1alpha1.HydrationReserved, "waiting for a free mover"
 		}
 		return v1alpha1.HydrationHydrating, moverMessage(g, "")
 	case stepDetach:
 		return v1alpha1.HydrationDetaching, ""
+	case stepVacate:
+		return v1alpha1.HydrationReplacing, w.behind(v)
 	case stepGiveBack, stepUnstage, stepDone:
 		if v.bound() {
 			return v1alpha1.HydrationBound, ""
@@ -175,7 +196,11 @@ func (w *world) stateOf(v volume, g group) (v1alpha1.HydrationState, string) {
 }
 
 func moverMessage(g group, otherwise string) string {
-	if last := g.last(); last != nil && last.state.Phase != mover.PhaseSucceeded && last.state.Message != "" {
+	last := g.last()
+	if g.shared != nil && g.shared.state.Phase == mover.PhasePending { // later, what it says may be of another volume
+		last = &g.shared.job
+	}
+	if last != nil && last.state.Phase != mover.PhaseSucceeded && last.state.Message != "" {
 		return last.state.Message
 	}
 	return otherwise
@@ -190,19 +215,28 @@ func reportWorkloads(before []v1alpha1.WorkloadRestore, w *world, now metav1.Tim
 				reported = b
 			}
 		}
-		reportWorkload(l, &reported, now)
+		w.reportWorkload(l, &reported, now)
 		out = append(out, reported)
 	}
 	return out
 }
 
-func reportWorkload(l workload, out *v1alpha1.WorkloadRestore, now metav1.Time) {
+func (w *world) reportWorkload(l workload, out *v1alpha1.WorkloadRestore, now metav1.Time) {
 	out.WaitsFor, out.Message = nil, ""
 	for _, name := range l.WaitsFor {
 		out.WaitsFor = append(out.WaitsFor, name.String())
 	}
+	for _, key := range slices.Concat(l.Needs, l.After) {
+		if key.GroupKind() != object.Namespace {
+			out.WaitsFor = append(out.WaitsFor, key.String())
+		}
+	}
+	if w.replaceDue(l) {
+		out.Replaces = string(l.live.uid)
+	}
 	switch {
 	case !l.released:
+		out.Message = w.waiting(l)
 		// One that was healthy before the controller started anew stays so for people until it is looked at again.
 		if out.State == "" {
 			out.State = v1alpha1.WorkloadWaiting
@@ -224,7 +258,7 @@ func reportWorkload(l workload, out *v1alpha1.WorkloadRestore, now metav1.Time) 
 // conclude sets the conditions.
 func conclude(restore *v1alpha1.Restore, w *world, failure error) {
 	failed, working := w.outcome()
-	unhealthy := unhealthyWorkloads(restore)
+	unhealthy, held := unhealthyWorkloads(restore), w.held()
 	switch {
 	case len(failed) > 0 && !working:
 		markStalled(restore, v1alpha1.ReasonHydrateFailed, strings.Join(failed, "; "))
@@ -234,8 +268,16 @@ func conclude(restore *v1alpha1.Restore, w *world, failure error) {
 		conditions.MarkFalse(restore, v1alpha1.ConditionReady, v1alpha1.ReasonApplyFailed, "%s", failure.Error())
 	case len(unhealthy) > 0 && late(restore, w.now):
 		markStalled(restore, v1alpha1.ReasonUnhealthy, "not healthy in time: "+strings.Join(unhealthy, "; "))
+	case held != "" && len(unhealthy) == 0 && allDone(w) && late(restore, w.now):
+		markStalled(restore, v1alpha1.ReasonResidualHeld, held)
 	default:
 		message := progress(restore)
+		if held != "" {
+			message += "; " + held
+		}
+		if waits := w.engine.Waits(); waits != "" {
+			message = waits + "; " + message
+		}
 		conditions.Delete(restore, v1alpha1.ConditionStalled)
 		conditions.MarkReconciling(restore, v1alpha1.ReasonProgressing, "%s", message)
 		conditions.MarkUnknown(restore, v1alpha1.ConditionReady, v1alpha1.ReasonProgressing, "%s", message)
@@ -270,14 +312,12 @@ func (w *world) blocked(g group) []string {
 	return reasons
 }
 
-// unhealthyWorkloads names those that were released and are not healthy; nil while others are still to be released.
+// unhealthyWorkloads names those that were released and are not healthy.
 func unhealthyWorkloads(restore *v1alpha1.Restore) []string {
 	var out []string
 	for _, l := range restore.Status.Workloads {
 		key := object.Key{Kind: l.Kind, Namespace: l.Namespace, Name: l.Name}
 		switch l.State {
-		case v1alpha1.WorkloadWaiting:
-			return nil
 		case v1alpha1.WorkloadReleased:
 			text := key.String()
 			if l.Message != "" {
@@ -316,7 +356,8 @@ func progress(restore *v1alpha1.Restore) string {
 	var parts []string
 	for _, state := range []v1alpha1.HydrationState{
 		v1alpha1.HydrationPlanned, v1alpha1.HydrationStaging, v1alpha1.HydrationReserved, v1alpha1.HydrationHydrating,
-		v1alpha1.HydrationDetaching, v1alpha1.HydrationRebinding, v1alpha1.HydrationFailed,
+		v1alpha1.HydrationVerifying,
+		v1alpha1.HydrationDetaching, v1alpha1.HydrationReplacing, v1alpha1.HydrationRebinding, v1alpha1.HydrationFailed,
 	} {
 		if claims := waiting[state]; len(claims) > 0 {
 			parts = append(parts, strings.ToLower(string(state))+" "+strings.Join(claims, ", "))

@@ -13,16 +13,21 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/point"
+	"github.com/lockstep-dr/lockstep/pkg/residual"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 )
@@ -59,7 +64,7 @@ func (b *bench) restored(ctx context.Context, record point.Record) {
 	if policy.Annotations[v1alpha1.AnnotationRevision] != commitID {
 		b.t.Errorf("the running revision is %q", policy.Annotations[v1alpha1.AnnotationRevision])
 	}
-	for name, o := range map[string]client.Object{"db": &appsv1.StatefulSet{}, "web": &appsv1.Deployment{}, "login": &corev1.Secret{}} {
+	for name, o := range map[string]client.Object{"db": &appsv1.StatefulSet{}, "web": &appsv1.Deployment{}, "login": &corev1.Secret{}, "by-hand": &appsv1.Deployment{}} {
 		if err := b.Get(ctx, client.ObjectKey{Namespace: b.commit.namespace, Name: name}, o); err != nil {
 			b.t.Errorf("%T %s: %v", o, name, err)
 		}
@@ -140,7 +145,18 @@ func TestRestore(t *testing.T) {
 func TestDeath(t *testing.T) {
 	for n := 1; ; n++ {
 		done := false
-		t.Run(fmt.Sprintf("write %d", n), func(t *testing.T) { done = dieAt(t, n) })
+		t.Run(fmt.Sprintf("write %d", n), func(t *testing.T) { done = dieAt(t, n, false) })
+		if done || t.Failed() {
+			break
+		}
+	}
+}
+
+// TestDeathTogether does the same where one mover fills all volumes, from when they are reserved.
+func TestDeathTogether(t *testing.T) {
+	for n := 1; ; n++ {
+		done := false
+		t.Run(fmt.Sprintf("write %d", n), func(t *testing.T) { done = dieAt(t, n, true) })
 		if done || t.Failed() {
 			break
 		}
@@ -148,12 +164,16 @@ func TestDeath(t *testing.T) {
 }
 
 // dieAt reports whether the controller was done before its n-th write.
-func dieAt(t *testing.T, n int) (done bool) {
+func dieAt(t *testing.T, n int, together bool) (done bool) {
 	ctx := t.Context()
 	c := newFakeCluster(t)
 	b := newBench(ctx, t, c, "shop")
 	record := b.save(ctx)
 	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	if together {
+		b.together(ctx)
+		b.run(ctx, func(r *v1alpha1.Restore) bool { return r.Status.ReservedAt != nil })
+	}
 	m := &mortal{n: n}
 	b.startWith(m.client(c.Client.(client.WithWatch)))
 	for range 200 {
@@ -318,7 +338,19 @@ func TestRefusals(t *testing.T) {
 		{"bound claim", v1alpha1.RestoreFrom{Tag: "v1.0.0"}, bound, v1alpha1.ReasonRefused, "claim shop/data-db-0 is bound"},
 		{"tag without a point", v1alpha1.RestoreFrom{Tag: "v2.0.0"}, nil, v1alpha1.ReasonPointNotFound, ""},
 		{"tag that is not there", v1alpha1.RestoreFrom{Tag: "v3.0.0"}, nil, v1alpha1.ReasonSourceUnknown, "v3.0.0"},
+		{"only an ancestor has a point, of another schema", v1alpha1.RestoreFrom{Tag: "v2.0.0", AllowAncestor: true}, nil, v1alpha1.ReasonRefused,
+			"commit fffffff (v2.0.0) may expect another schema"},
+		{"repository with SHA-256 names", v1alpha1.RestoreFrom{Tag: "v1.0.0"}, func(_ context.Context, b *bench) { b.commit.err = git.ErrUnsupported },
+			v1alpha1.ReasonSourceUnusable, "not supported yet"},
+		{"short name of several commits", v1alpha1.RestoreFrom{Commit: "0123456"}, func(_ context.Context, b *bench) { b.commit.err = git.ErrAmbiguous },
+			v1alpha1.ReasonInvalidSpec, "ambiguous"},
 		{"point that is not there", v1alpha1.RestoreFrom{RestorePoint: "20990101-000000-00000000"}, nil, v1alpha1.ReasonPointNotFound, ""},
+		{"quota of storage", v1alpha1.RestoreFrom{Tag: "v1.0.0"}, func(ctx context.Context, b *bench) {
+			b.must(b.Create(ctx, &corev1.ResourceQuota{
+				ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "limits"},
+				Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePersistentVolumeClaims: resource.MustParse("1")}},
+			}))
+		}, v1alpha1.ReasonRefused, "namespace lockstep-system, where volumes are filled, needs "},
 		{"class missing", v1alpha1.RestoreFrom{Tag: "v1.0.0"}, func(ctx context.Context, b *bench) {
 			b.must(b.Delete(ctx, className("wait")))
 		}, v1alpha1.ReasonRefused, `needs storage class "wait"`},
@@ -377,15 +409,29 @@ func TestRefusedOnlyUntilAsked(t *testing.T) {
 // The restore goes on when the reason has passed, by itself or asked to.
 func TestHydrateFails(t *testing.T) {
 	for name, asked := range map[string]bool{"by itself": false, "asked": true} {
-		t.Run(name, func(t *testing.T) { hydrateFails(t, asked) })
+		t.Run(name, func(t *testing.T) { hydrateFails(t, asked, false) })
 	}
+	t.Run("among others in one mover", func(t *testing.T) { hydrateFails(t, false, true) })
 }
 
-func hydrateFails(t *testing.T, asked bool) {
+// together lets one mover fill all volumes: no second may run, and none of the volumes waits for a consumer.
+func (b *bench) together(ctx context.Context) {
+	b.t.Helper()
+	b.maxMovers = 1
+	b.start()
+	r := b.restore(ctx)
+	r.Spec.Map = &v1alpha1.RestoreMap{StorageClasses: map[string]v1alpha1.StorageClassName{"wait": "fast"}}
+	b.must(b.Update(ctx, r))
+}
+
+func hydrateFails(t *testing.T, asked, together bool) {
 	ctx := t.Context()
 	b := newBench(ctx, t, newFakeCluster(t), "shop")
 	record := b.save(ctx)
 	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	if together {
+		b.together(ctx)
+	}
 	b.broken["snapshot-of-wal-db-0"] = mover.Result{Error: "the store did not answer", Reason: mover.ReasonUnavailable}
 	started := b.now
 	b.run(ctx, isStalled)
@@ -402,7 +448,9 @@ func hydrateFails(t *testing.T, asked bool) {
 				t.Errorf("%d attempts", v.Attempts)
 			}
 		case "data-db-0": // whole, and of no use to a pod that lacks the other
-			want = v1alpha1.HydrationDetaching
+			if !together { // else their mover is gone, before the other gets its own
+				want = v1alpha1.HydrationDetaching
+			}
 		}
 		if v.State != want {
 			t.Errorf("%s is %s, want %s", v.Claim, v.State, want)
@@ -456,6 +504,63 @@ func TestUnhealthy(t *testing.T) {
 	}
 	if waited := b.now.Sub(r.Status.BoundAt.Time); waited < time.Minute {
 		t.Errorf("gave up after %s", waited)
+	}
+	b.sick = ""
+	b.run(ctx, isReady)
+	b.restored(ctx, record)
+}
+
+// TestResidualHeld: what Git does not hold and cannot come back yet holds nothing else up, and the restore is not complete without
+// it: it says what is missing, not which objects wait, and goes on by itself.
+func TestResidualHeld(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(ctx, t, newFakeCluster(t), "shop")
+	record := b.save(ctx)
+	kinds := b.RESTMapper().(*meta.DefaultRESTMapper)
+	networkPolicy := networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy")
+	data, err := residual.Encode(residual.Set{Objects: []unstructured.Unstructured{
+		{Object: map[string]any{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"namespace": "shop", "name": "by-hand"}}},
+		{Object: map[string]any{"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": map[string]any{"namespace": "elsewhere", "name": "by-hand"}}},
+	}})
+	b.must(err)
+	held := record
+	held.ID, held.Residual = "20260302-040000-1a2b3c4d", &point.Residual{Document: "20260302-040000-1a2b3c4d", Objects: 2}
+	b.must(catalog.PutResidual(ctx, b.vault, held.ID, data))
+	b.must(catalog.Put(ctx, b.vault, held))
+	b.ask(ctx, v1alpha1.RestoreFrom{RestorePoint: held.ID})
+	b.run(ctx, isStalled)
+	want := "1 object that Git does not hold waits: the cluster does not serve NetworkPolicy of networking.k8s.io/v1; " +
+		"1 object that Git does not hold waits: the cluster does not serve DaemonSet of apps/v1"
+	if r := b.restore(ctx); conditions.GetReason(r, v1alpha1.ConditionReady) != v1alpha1.ReasonResidualHeld || conditions.GetMessage(r, v1alpha1.ConditionReady) != want {
+		t.Errorf("conditions %+v", r.Status.Conditions)
+	}
+	b.must(b.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "login"}}))
+	b.must(b.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "by-hand"}}))
+	b.start() // what was held is not forgotten with the controller's memory
+	kinds.Add(networkPolicy, meta.RESTScopeNamespace)
+	kinds.Add(appsv1.SchemeGroupVersion.WithKind("DaemonSet"), meta.RESTScopeNamespace)
+	b.must(b.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere"}}))
+	b.run(ctx, isReady)
+	b.restored(ctx, held)
+	for name, o := range map[string]client.Object{"shop": &networkingv1.NetworkPolicy{}, "elsewhere": &appsv1.DaemonSet{}} {
+		b.must(b.Get(ctx, client.ObjectKey{Namespace: name, Name: "by-hand"}, o))
+		if o.GetAnnotations()[v1alpha1.AnnotationRestoredFrom] != held.ID {
+			t.Errorf("%T has annotations %v", o, o.GetAnnotations())
+		}
+	}
+}
+
+// TestResidualUnhealthy: a workload that Git does not hold is waited for as those of the commit are.
+func TestResidualUnhealthy(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(ctx, t, newFakeCluster(t), "shop")
+	record := b.save(ctx)
+	b.sick = "by-hand"
+	b.ask(ctx, v1alpha1.RestoreFrom{RestorePoint: record.ID})
+	b.run(ctx, isStalled)
+	want := "1 workload that Git does not hold is not healthy"
+	if r := b.restore(ctx); conditions.GetReason(r, v1alpha1.ConditionReady) != v1alpha1.ReasonResidualHeld || conditions.GetMessage(r, v1alpha1.ConditionReady) != want {
+		t.Errorf("conditions %+v", r.Status.Conditions)
 	}
 	b.sick = ""
 	b.run(ctx, isReady)

@@ -29,7 +29,9 @@ import (
 	"github.com/fluxcd/pkg/runtime/metrics"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
+	"github.com/lockstep-dr/lockstep/controller/internal/populator"
 	"github.com/lockstep-dr/lockstep/controller/internal/restore"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -46,8 +48,8 @@ type Options struct {
 	Image string
 	// Pod is the controller's own pod; empty outside of a cluster.
 	Pod string
-	// MaxMovers bounds the movers of all points and restores together.
-	MaxMovers int
+	// Movers bounds the movers of all points and restores together.
+	Movers movers.Limits
 
 	MetricsAddr, HealthAddr string
 	LeaderElection          leaderelection.Options
@@ -66,13 +68,16 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
+// parallelWrites bounds what one restore asks of the API server at once.
+const parallelWrites = 16
+
 // NewManager makes a manager with every reconciler.
 func NewManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	if o.Image == "" {
 		return nil, fmt.Errorf("no image for movers: set --image to the controller's own")
 	}
-	if o.MaxMovers < 1 {
-		return nil, fmt.Errorf("at most %d movers: nothing could ever be saved", o.MaxMovers)
+	if o.Movers.Max < 1 || o.Movers.PerNode < 1 {
+		return nil, fmt.Errorf("at most %d movers, and %d on a node: nothing could ever be saved", o.Movers.Max, o.Movers.PerNode)
 	}
 	s, err := Scheme()
 	if err != nil {
@@ -114,6 +119,7 @@ func managerOptions(s *runtime.Scheme, o Options) ctrl.Options {
 			ByObject: map[client.Object]cache.ByObject{
 				&batchv1.Job{}: system,
 				&corev1.Pod{}:  system,
+				&corev1.Node{}: {Transform: withoutStatus},
 				&metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}: system,
 			},
 		},
@@ -123,6 +129,15 @@ func managerOptions(s *runtime.Scheme, o Options) ctrl.Options {
 			&snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotClass{},
 		}}},
 	}
+}
+
+// withoutStatus keeps of a node what is asked about: its labels, and whether it takes pods. The list of its images alone is larger
+// than the rest.
+func withoutStatus(o any) (any, error) {
+	if n, ok := o.(*corev1.Node); ok {
+		n.ManagedFields, n.Status = nil, corev1.NodeStatus{}
+	}
+	return o, nil
 }
 
 func addReconcilers(mgr ctrl.Manager, o Options) error {
@@ -141,17 +156,19 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		}
 	}
 	measured := controller.NewMetrics(mgr, collected, v1alpha1.Finalizer)
+	room := &movers.Room{Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Limits: o.Movers}
 	opener := &vaults.Opener{Reader: mgr.GetAPIReader(), Pod: o.Pod}
 	for _, r := range []interface{ SetupWithManager(ctrl.Manager) error }{
 		&vaults.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}, Vaults: opener},
+		&populator.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Vaults: opener, Now: time.Now},
 		&policy.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}},
 		&backup.Reconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Kube: kube, Events: recorder, Metrics: measured, Clock: clock.RealClock{},
-			Vaults: opener, Image: o.Image, MaxMovers: o.MaxMovers, Limits: backup.DefaultLimits(),
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Discovery: kube.Discovery(), Events: recorder, Metrics: measured, Clock: clock.RealClock{},
+			Vaults: opener, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(),
 		},
 		restore.New(restore.Deps{
-			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kubernetes: kube, Recorder: recorder, Metrics: measured,
-			Vaults: opener, Image: o.Image, MaxMovers: o.MaxMovers,
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Metrics: measured,
+			Vaults: opener, Image: o.Image, Movers: room, Parallel: parallelWrites,
 		}),
 	} {
 		if err := r.SetupWithManager(mgr); err != nil {

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/setup"
 	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 )
@@ -72,6 +73,9 @@ func TestRefusals(t *testing.T) {
 		{"no URL", `{kind: Restore, metadata: {name: a}, spec: {from: {vault: v, tag: v1}, source: {url: "git@h:a"}}}`, "a repository URL starts with"},
 		{"out of the repository", `{kind: Restore, metadata: {name: a}, spec: {from: {vault: v, tag: v1}, source: {url: "https://h/a", path: a/../../b}}}`,
 			"stays inside the repository"},
+		{"maps nothing", `{kind: Restore, metadata: {name: a}, spec: {map: {}, from: {vault: v, tag: v1}, source: {url: "https://h/a"}}}`, "map namespaces or storageClasses"},
+		{"maps onto no name", `{kind: Restore, metadata: {name: a}, spec: {map: {namespaces: {shop: Shop!}}, from: {vault: v, tag: v1}, source: {url: "https://h/a"}}}`,
+			"spec.map.namespaces.shop"},
 		{"unknown engine", `{kind: Restore, metadata: {name: a}, spec: {engine: Magic, from: {vault: v, tag: v1}, source: {url: "https://h/a"}}}`, "Unsupported value"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { refused(t, c.Create(t.Context(), parse(t, tt.manifest)), tt.message) })
@@ -115,7 +119,7 @@ func TestManager(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mgr, err := setup.NewManager(cfg, setup.Options{Image: "image", MaxMovers: 2, MetricsAddr: "0", HealthAddr: "0"})
+	mgr, err := setup.NewManager(cfg, setup.Options{Image: "image", Movers: movers.Limits{Max: 2, PerNode: 2}, MetricsAddr: "0", HealthAddr: "0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +164,7 @@ func answered(t *testing.T, c client.Client, u *unstructured.Unstructured, ended
 }
 
 func TestOptionsRefused(t *testing.T) {
-	for _, o := range []setup.Options{{MaxMovers: 1}, {Image: "image"}} {
+	for _, o := range []setup.Options{{Movers: movers.Limits{Max: 1, PerNode: 1}}, {Image: "image"}, {Image: "image", Movers: movers.Limits{Max: 1}}} {
 		if _, err := setup.NewManager(nil, o); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}

@@ -21,15 +21,16 @@ import (
 )
 
 // Start starts an API server that lives as long as the test, with the namespace lockstep-system. The test is skipped where the
-// programs are missing.
-func Start(t *testing.T, scheme *kruntime.Scheme) (*rest.Config, client.Client) {
+// programs are missing. More definitions are taken from the directories given.
+func Start(t *testing.T, scheme *kruntime.Scheme, more ...string) (*rest.Config, client.Client) {
 	t.Helper()
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("NOT RUN: KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver; `make test` builds them and sets it")
 	}
 	env := &envtest.Environment{
-		Scheme:                scheme,
-		CRDDirectoryPaths:     []string{definitions(t), filepath.Join(module(t, "github.com/kubernetes-csi/external-snapshotter/client/v8"), "config", "crd")},
+		Scheme: scheme,
+		CRDDirectoryPaths: append(more, definitions(t),
+			filepath.Join(module(t, "github.com/kubernetes-csi/external-snapshotter/client/v8"), "config", "crd")),
 		ErrorIfCRDPathMissing: true,
 	}
 	env.ControlPlane.Etcd = &envtest.Etcd{}

@@ -84,11 +84,11 @@ func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) error {
 	if err != nil {
 		return err
 	}
-	points, err := catalog.List(ctx, opened)
+	points, err := catalog.Count(ctx, opened)
 	if err != nil {
 		return NewError(v.Name, err)
 	}
-	v.Status.ID, v.Status.Points = opened.ID(), int32(len(points))
+	v.Status.ID, v.Status.Points = opened.ID(), int32(points)
 	return nil
 }
 
