@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/cmd"
+	"github.com/lockstep-dr/lockstep/cli/internal/progress"
 )
 
 // Set by the linker for releases: the version, and the controller's image that belongs to it.
@@ -35,14 +36,15 @@ func run() int {
 
 	log.SetLogger(logr.Discard()) // what matters is in errors; the libraries' logs would spoil the progress
 	p := &cmd.Program{
-		Name:    name(os.Args[0]),
-		Version: buildVersion(),
-		Image:   image,
-		Out:     os.Stdout,
-		Err:     os.Stderr,
-		Getenv:  os.Getenv,
-		Now:     time.Now,
-		Width:   terminalWidth(os.Stderr),
+		Name:     name(os.Args[0]),
+		Version:  buildVersion(),
+		Image:    image,
+		In:       os.Stdin,
+		Out:      os.Stdout,
+		Err:      os.Stderr,
+		Getenv:   os.Getenv,
+		Now:      time.Now,
+		Terminal: terminal(os.Stderr),
 	}
 	return int(p.Run(ctx, os.Args[1:]))
 }
@@ -66,19 +68,21 @@ func buildVersion() string {
 	return info.Main.Version
 }
 
-// terminalWidth is the width of the terminal that f is, or 0 where lines must not be redrawn: in files and pipes, in
-// terminals without cursor movement, in CI, and in Windows consoles, which need not understand it.
-func terminalWidth(f *os.File) int {
-	if runtime.GOOS == "windows" || os.Getenv("TERM") == "dumb" || os.Getenv("CI") != "" {
-		return 0
-	}
+// terminal is what f is, or none where lines must not be redrawn: in files and pipes, in terminals without cursor movement,
+// in CI, and in Windows consoles, which need not understand it.
+func terminal(f *os.File) progress.Terminal {
 	fd := int(f.Fd())
-	if !term.IsTerminal(fd) {
-		return 0
+	if runtime.GOOS == "windows" || os.Getenv("TERM") == "dumb" || os.Getenv("CI") != "" || !term.IsTerminal(fd) {
+		return progress.Terminal{}
 	}
-	width, _, err := term.GetSize(fd)
-	if err != nil || width <= 0 {
-		return 80
+	return progress.Terminal{
+		Colour: os.Getenv("NO_COLOR") == "",
+		Size: func() (columns, rows int) {
+			columns, rows, err := term.GetSize(fd)
+			if err != nil || columns <= 0 || rows <= 0 {
+				return 80, 24
+			}
+			return columns, rows
+		},
 	}
-	return width
 }

@@ -93,9 +93,23 @@ func (p *Program) apply(ctx context.Context, o applyOptions) error {
 	p.note("deploying commit %s%s of %s: %s", short(rev.Commit), parenthesised(rev.Ref), rev.Repository,
 		output.Count(len(objects), "object", "objects"))
 	a := apply.New(c, application)
+	deploying := func() error {
+		for _, policy := range policies {
+			if err := a.StampDeploying(ctx, policy, rev); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := deploying(); err != nil {
+		return err
+	}
 	entries, err := a.Apply(ctx, objects)
 	if err != nil {
 		return fmt.Errorf("applying commit %s: %w", short(rev.Commit), err)
+	}
+	if err := deploying(); err != nil { // on a policy that came with this commit
+		return err
 	}
 	if err := p.waitForObjects(ctx, a, objects, o.timeout); err != nil {
 		return err

@@ -61,20 +61,10 @@ func (p *Program) backup(ctx context.Context, policy string, o backupOptions) er
 	if err := findPolicy(ctx, c, c.Namespace, policy); err != nil {
 		return err
 	}
-	point := &v1alpha1.RestorePoint{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:    c.Namespace,
-			GenerateName: policy + "-" + p.Now().UTC().Format("20060102-150405") + "-",
-			Labels:       map[string]string{v1alpha1.LabelPolicy: policy},
-		},
-		Spec: v1alpha1.RestorePointSpec{
-			PolicyRef: v1alpha1.PolicyReference{Name: policy}, Trigger: v1alpha1.TriggerManual, Before: o.before,
-		},
+	point, err := p.createPoint(ctx, c, c.Namespace, policy, o.before)
+	if err != nil {
+		return err
 	}
-	if err := c.Create(ctx, point); err != nil {
-		return fmt.Errorf("making the RestorePoint: %w", err)
-	}
-	p.note("made RestorePoint %s/%s", point.Namespace, point.Name)
 	if o.wait {
 		if err := p.waitForPoint(ctx, p.waiter(c, o.timeout), point); err != nil {
 			return err
@@ -87,6 +77,25 @@ func (p *Program) backup(ctx context.Context, policy string, o backupOptions) er
 		}
 		return pointSummary(w, point)
 	})
+}
+
+// createPoint makes a RestorePoint by hand.
+func (p *Program) createPoint(ctx context.Context, c client.Client, namespace, policy, before string) (*v1alpha1.RestorePoint, error) {
+	point := &v1alpha1.RestorePoint{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:    namespace,
+			GenerateName: policy + "-" + p.Now().UTC().Format("20060102-150405") + "-",
+			Labels:       map[string]string{v1alpha1.LabelPolicy: policy},
+		},
+		Spec: v1alpha1.RestorePointSpec{
+			PolicyRef: v1alpha1.PolicyReference{Name: policy}, Trigger: v1alpha1.TriggerManual, Before: before,
+		},
+	}
+	if err := c.Create(ctx, point); err != nil {
+		return nil, fmt.Errorf("making the RestorePoint: %w", err)
+	}
+	p.note("made RestorePoint %s/%s", point.Namespace, point.Name)
+	return point, nil
 }
 
 func findPolicy(ctx context.Context, c client.Client, namespace, name string) error {

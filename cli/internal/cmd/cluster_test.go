@@ -215,6 +215,7 @@ func TestCommandsOnACluster(t *testing.T) {
 	}{
 		{"Backup", testBackup},
 		{"Restore", testRestore},
+		{"Release", testRelease},
 		{"Status", testStatus},
 		{"Describe", testDescribe},
 		{"Completion", testCompletion},
@@ -307,8 +308,9 @@ func testRestore(t *testing.T, c *testCluster) {
 		"+1 s    deployment shop/front is released",
 		"+20 s   volume shop/data is filled and verified, 3.0 MiB",
 		"+31 s   everything is healthy",
-		"is back with its data; RTO 31 s")
-	restore("--tag", "v1.0.0", "-o", "json").want(t, fault.Done, `"kind": "Restore"`, `"path": "deploy"`, `"completedAt"`)
+		"is back with its data; RTO 31 s", "objective: 1 min 00 s, met with 29 s to spare")
+	restore("--tag", "v1.0.0", "-o", "json").want(t, fault.Done, `"kind": "Restore"`, `"path": "deploy"`, `"completedAt"`,
+		`"what": "VolumeFilled"`, `"rtoSeconds": 31`, `"objectiveMet": true`)
 	restore("--tag", "v1.0.0", "--name", "shop-v1.0.0").want(t, fault.Refused, `there is another Restore "shop-v1.0.0"`)
 	restore("--tag", "absent").want(t, fault.Absent, "the restore ended: PointNotFound", "nearest")
 	restore("--commit", "feedbeef").want(t, fault.Refused, "claim shop/data is bound")
@@ -365,6 +367,7 @@ func (c *testCluster) finishRestore(ctx context.Context, r *v1alpha1.Restore) er
 			Taken: metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)), Commit: commit,
 		}
 		s.ReservedAt, s.BoundAt, s.CompletedAt = at(2), at(22), at(31)
+		s.Objective = &metav1.Duration{Duration: time.Minute}
 		s.Volumes = []v1alpha1.VolumeRestore{{
 			Namespace: "shop", Claim: "data", State: v1alpha1.HydrationBound, Bytes: 3 << 20, Progress: 3 << 20,
 			ReservedAt: at(2), HydratedAt: at(20), BoundAt: at(22),
@@ -532,7 +535,8 @@ func testDescribe(t *testing.T, c *testCluster) {
 	c.run(t, "describe", "policy/none", "-n", ns).want(t, fault.Absent, "the cluster has no policy/none in namespace describe")
 	c.run(t, "describe", "vault/primary").want(t, fault.Done, "s3://acme/primary", "Secret lockstep-system/key")
 	c.run(t, "describe", "restore/shop-v1.0.0").want(t, fault.Done, "Exact: taken while this commit was running", "RTO:", "31 s",
-		"3.0 MiB of 3.0 MiB", "statefulset shop/db", "Timeline")
+		"3.0 MiB of 3.0 MiB", "statefulset shop/db", "Timeline", "met with 29 s to spare")
+	c.run(t, "describe", "restore", "shop-v1.0.0", "-o", "json").want(t, fault.Done, `"seconds": 31`, `"rtoSeconds": 31`)
 	var points v1alpha1.RestorePointList
 	if err := c.List(context.Background(), &points, client.InNamespace("backup")); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/match"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 	"github.com/lockstep-dr/lockstep/pkg/point"
 )
 
@@ -30,17 +30,17 @@ type describeOptions struct {
 func (p *Program) describeCommand() *cobra.Command {
 	var o describeOptions
 	cmd := &cobra.Command{
-		Use:   "describe POINT-ID | point/NAME | policy/NAME | restore/NAME | vault/NAME",
+		Use:   "describe POINT-ID | KIND/NAME | KIND NAME",
 		Short: "Tell everything about a point, policy, restore or vault",
 		Long: `Tell everything about one thing.
 
 A point is described from the vault by its ID, or the beginning of one. Objects of the cluster are described by kind and
-name; restores are looked for in ` + v1alpha1.SystemNamespace + ` unless -n says otherwise.`,
+name, point/NAME, policy/NAME, restore/NAME or vault/NAME; restores are looked for in ` + v1alpha1.SystemNamespace + ` unless -n says otherwise.`,
 		Example: `  lockstep describe 20260102-150405-1a2b3c4d --vault s3://acme-dr/prod --key-file vault.key
   lockstep describe restore/shop-v1.4.2`,
-		Args:              cobra.ExactArgs(1),
+		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: p.completeObjects,
-		RunE:              runs(func(ctx context.Context, args []string) error { return p.describe(ctx, args[0], o) }),
+		RunE:              runs(func(ctx context.Context, args []string) error { return p.describe(ctx, strings.Join(args, "/"), o) }),
 	}
 	o.vault.AddFlags(cmd.Flags(), false)
 	o.format.AddFlag(cmd)
@@ -82,7 +82,11 @@ func (p *Program) describe(ctx context.Context, what string, o describeOptions) 
 	} else if err != nil {
 		return fmt.Errorf("reading %s: %w", what, err)
 	}
-	return o.format.Print(p.Out, named(o2, kindName), func(w io.Writer) error {
+	var document any = named(o2, kindName)
+	if r, ok := o2.(*v1alpha1.Restore); ok {
+		document = reportRestore(r)
+	}
+	return o.format.Print(p.Out, document, func(w io.Writer) error {
 		write()
 		return d.write(w)
 	})
@@ -112,13 +116,9 @@ func (p *Program) describeRecord(ctx context.Context, id string, o describeOptio
 	if err != nil {
 		return err
 	}
-	records, err := catalog.List(ctx, v.Vault)
+	choice, err := p.findPoint(ctx, v, id)
 	if err != nil {
-		return vault.Explain(err)
-	}
-	choice, err := match.Choose(records, match.Query{PointID: id})
-	if err != nil {
-		return matchError(err)
+		return err
 	}
 	return o.format.Print(p.Out, choice.Record, func(w io.Writer) error {
 		d := &description{now: p.Now()}
@@ -127,18 +127,13 @@ func (p *Program) describeRecord(ctx context.Context, id string, o describeOptio
 	})
 }
 
-// matchError gives the two ways in which no point is chosen their exit codes.
-func matchError(err error) error {
-	var absent *match.AbsentError
-	var ambiguous *match.AmbiguousError
-	switch {
-	case errors.As(err, &absent):
-		return fault.New(fault.Absent, "See all: lockstep points", "%w", err)
-	case errors.As(err, &ambiguous):
-		return fault.New(fault.Usage, "", "%w", err)
-	default:
-		return err
+// findPoint finds the point with an ID, or whose ID begins so.
+func (p *Program) findPoint(ctx context.Context, v *vault.Opened, id string) (match.Choice, error) {
+	choice, err := catalog.Find(ctx, v.Vault, match.Query{PointID: id}, nil)
+	if err != nil && planner.AnswerOf(err) == planner.Unknown {
+		return choice, vault.Explain(err)
 	}
+	return choice, answerError(err)
 }
 
 func (d *description) record(r point.Record) {
@@ -152,7 +147,7 @@ func (d *description) record(r point.Record) {
 		d.field("Before", r.Before)
 	}
 	if r.Residual != nil {
-		d.field("Secrets", output.Count(r.Residual.Secrets, "Secret that Git does not hold", "Secrets that Git does not hold"))
+		d.residual(r.Residual.Secrets, r.Residual.Objects)
 	}
 	rows := make([][]string, len(r.Volumes))
 	for i, v := range r.Volumes {

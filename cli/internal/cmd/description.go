@@ -3,6 +3,7 @@ package cmd
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
 	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
 // description gathers what "describe" tells of one thing.
@@ -32,6 +34,15 @@ func (d *description) field(name, value string) {
 	if value != "" {
 		d.fields = append(d.fields, []string{name + ":", value})
 	}
+}
+
+// residual counts what Git does not hold.
+func (d *description) residual(secrets, objects int) {
+	text := output.Count(secrets, "Secret", "Secrets")
+	if objects > 0 {
+		text += ", " + output.Count(objects, "other object", "other objects")
+	}
+	d.field("Not in Git", text)
 }
 
 func (d *description) table(title string, header []string, rows [][]string) {
@@ -168,7 +179,7 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 	d.field("Taken", d.when(moment(p.Status.Taken)))
 	d.field("Completed", d.when(moment(p.Status.CompletedAt)))
 	if r := p.Status.Residual; r != nil {
-		d.field("Secrets", output.Count(int(r.Secrets), "Secret that Git does not hold", "Secrets that Git does not hold"))
+		d.residual(int(r.Secrets), int(r.Objects))
 	}
 	for _, c := range p.Status.Copies {
 		d.field("In vault", c.Vault+", verified "+d.when(c.VerifiedAt.Time))
@@ -180,11 +191,31 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 	d.table("Volumes", []string{"CLAIM", "STATE", "DATA", "NEW", "FILES", "SNAPSHOT", "MESSAGE"}, rows)
 }
 
+// mappedNames says what is given another name; empty if nothing is.
+func mappedNames(asked *v1alpha1.RestoreMap) string {
+	m := planner.Mapping(asked)
+	var parts []string
+	for _, from := range slices.Sorted(maps.Keys(m.Namespaces)) {
+		parts = append(parts, "namespace "+from+" to "+m.Namespaces[from])
+	}
+	for _, from := range slices.Sorted(maps.Keys(m.StorageClasses)) {
+		parts = append(parts, "class "+from+" to "+m.StorageClasses[from])
+	}
+	return strings.Join(parts, ", ")
+}
+
 func (d *description) restore(r *v1alpha1.Restore) {
 	d.object("Restore", r)
 	d.state(r)
 	d.field("Vault", r.Spec.From.Vault)
 	d.field("Asked for", wanted(r.Spec.From))
+	for _, l := range r.Spec.Only {
+		d.field("Only", l.Kind+" "+l.Namespace+"/"+l.Name)
+	}
+	for _, v := range r.Spec.Volumes {
+		d.field("Volume", strings.TrimSuffix(v.Claim+" as "+v.As, " as "))
+	}
+	d.field("Mapped", mappedNames(r.Spec.Map))
 	d.revision(r.Status.Revision)
 	if c := r.Status.Point; c != nil {
 		d.field("Point", c.ID+", taken "+d.when(c.Taken.Time)+", commit "+short(c.Commit))
@@ -195,21 +226,31 @@ func (d *description) restore(r *v1alpha1.Restore) {
 	if rto, ok := recoveryTime(r); ok {
 		d.field("RTO", output.Duration(rto))
 	}
+	d.field("Objective", objective(r))
+	d.field("Back", r.Status.Summary)
 	volumes := make([][]string, len(r.Status.Volumes))
 	for i, v := range r.Status.Volumes {
-		volumes[i] = []string{v.Namespace + "/" + v.Claim, string(v.State), output.Bytes(v.Progress) + " of " + output.Bytes(v.Bytes), v.Message}
+		message := v.Message
+		if message == "" && v.Reread > 0 {
+			message = fmt.Sprintf("%s altered on the way from the vault, and good when read once more", output.Count(int(v.Reread), "part was", "parts were"))
+		}
+		volumes[i] = []string{v.Namespace + "/" + v.Claim, string(v.State), output.Bytes(v.Progress) + " of " + output.Bytes(v.Bytes), message}
 	}
 	d.table("Volumes", []string{"CLAIM", "STATE", "WRITTEN", "MESSAGE"}, volumes)
+	if rows := asideRows(r); len(rows) > 0 {
+		d.table("Kept from before", []string{"CLAIM", "VOLUME"}, rows)
+	}
 	workloads := make([][]string, len(r.Status.Workloads))
 	for i, l := range r.Status.Workloads {
-		workloads[i] = []string{workloadName(l), string(l.State), dash(strings.Join(l.WaitsFor, ", ")), l.Message}
+		workloads[i] = []string{workloadName(l), string(l.State), dash(strings.Join(stillWaitsFor(r, l), ", ")), l.Message}
 	}
 	d.table("Workloads", []string{"WORKLOAD", "STATE", "WAITS FOR", "MESSAGE"}, workloads)
-	var times [][]string
-	for _, e := range timeline(r) {
-		times = append(times, []string{e.after(r), e.what})
+	unknown := make([][]string, len(r.Status.NotChecked))
+	for i, n := range r.Status.NotChecked {
+		unknown[i] = []string{n}
 	}
-	d.table("Timeline", nil, times)
+	d.table("Not checked", nil, unknown)
+	d.table("Timeline", nil, timelineRows(r))
 }
 
 func wanted(f v1alpha1.RestoreFrom) string {
@@ -236,49 +277,4 @@ func dash(s string) string {
 
 func workloadName(l v1alpha1.WorkloadRestore) string {
 	return strings.ToLower(l.Kind) + " " + l.Namespace + "/" + l.Name
-}
-
-// recoveryTime is what a finished restore took.
-func recoveryTime(r *v1alpha1.Restore) (time.Duration, bool) {
-	if r.Status.StartedAt == nil || r.Status.CompletedAt == nil {
-		return 0, false
-	}
-	return r.Status.CompletedAt.Sub(r.Status.StartedAt.Time), true
-}
-
-// event is one measured moment of a restore.
-type event struct {
-	at   time.Time
-	what string
-}
-
-func (e event) after(r *v1alpha1.Restore) string {
-	return fmt.Sprintf("+%d s", int(e.at.Sub(moment(r.Status.StartedAt)).Seconds()))
-}
-
-// timeline is every measured moment of a restore in order.
-func timeline(r *v1alpha1.Restore) []event {
-	var all []event
-	add := func(at *metav1.Time, format string, args ...any) {
-		if at != nil && r.Status.StartedAt != nil {
-			all = append(all, event{at.Time, fmt.Sprintf(format, args...)})
-		}
-	}
-	s := r.Status
-	add(s.StartedAt, "begun")
-	add(s.ReservedAt, "every claim is reserved")
-	for _, l := range s.Workloads {
-		add(l.ReleasedAt, "%s is released", workloadName(l))
-	}
-	for _, v := range s.Volumes {
-		add(v.HydratedAt, "volume %s/%s is filled and verified, %s", v.Namespace, v.Claim, output.Bytes(v.Bytes))
-		add(v.BoundAt, "volume %s/%s is bound", v.Namespace, v.Claim)
-	}
-	add(s.BoundAt, "every volume is bound")
-	for _, l := range s.Workloads {
-		add(l.HealthyAt, "%s is healthy", workloadName(l))
-	}
-	add(s.CompletedAt, "everything is healthy")
-	slices.SortStableFunc(all, func(a, b event) int { return a.at.Compare(b.at) })
-	return all
 }

@@ -23,12 +23,13 @@ type Program struct {
 	// Version of this build, and the image of the controller that belongs to it; the image may be unknown.
 	Version string
 	Image   string
+	In      io.Reader // answers; nil where nobody can be asked
 	Out     io.Writer // results
 	Err     io.Writer // progress and errors
 	Getenv  func(string) string
 	Now     func() time.Time
-	// Width is the number of columns of the terminal that Err is, 0 if it is none.
-	Width int
+	// Terminal is the one that Err is, if it is one.
+	Terminal progress.Terminal
 
 	cluster kube.Flags
 	quiet   bool
@@ -62,7 +63,7 @@ func (p *Program) board() *progress.Board {
 	if p.quiet {
 		w = io.Discard
 	}
-	return progress.New(w, p.Width > 0, p.Width, p.Now)
+	return progress.New(w, p.Terminal, p.Now)
 }
 
 // note tells something beside the result.

@@ -76,7 +76,7 @@ func newDisaster(t *testing.T) *disaster {
 		Version: point.Version, ID: "20260102-030405-aaaaaaaa", Application: "shop/shop", Revision: rev,
 		Trigger: v1alpha1.TriggerManual, Taken: taken, Completed: taken.Add(time.Minute),
 		Volumes: []point.Volume{{
-			Namespace: "shop", Claim: "data", Capacity: 1 << 30, Taken: taken, Snapshot: "5f3c", Bytes: 3 << 20, Files: 7,
+			Namespace: "shop", Claim: "data", Capacity: 1 << 30, Taken: taken, Snapshot: strings.Repeat("5f3c", 8), Bytes: 3 << 20, Files: 7,
 			ContentRoot: "c", MetaRoot: "m",
 			Spec: corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}},
 		}},
@@ -263,6 +263,87 @@ func (c *testCluster) noted(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return p.Annotations[v1alpha1.AnnotationRevision]
+}
+
+func TestSeveralApplicationsAreRestoredInOrder(t *testing.T) {
+	c := startCluster(t, true)
+	c.addDefaultClass(t)
+	d := newDisaster(t)
+	for i, name := range []string{"shop/cache", "shop/db"} {
+		d.record.Application = name
+		d.savePoint(t, "2026010"+string(rune('5'+i))+"-030405-cccccccc", d.record.Taken.Add(time.Hour))
+	}
+	c.standIn(t, func(ctx context.Context) error { // plays the restore controller
+		var list v1alpha1.RestoreList
+		if err := c.List(ctx, &list); err != nil {
+			return err
+		}
+		done := map[string]bool{}
+		for _, r := range list.Items {
+			done[r.Name] = r.Status.CompletedAt != nil
+		}
+		for i := range list.Items {
+			r := &list.Items[i]
+			if len(r.Spec.DependsOn) > 0 && !done[r.Spec.DependsOn[0].Name] {
+				continue
+			}
+			if err := c.finishRestore(ctx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	v, err := vault.Spec(d.vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.KeySecretRef.Name = "primary-key"
+	c.create(t, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "primary"}, Spec: v})
+	c.create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "primary-key"},
+		Data: map[string][]byte{mover.KeyEntry: readFile(t, d.key)}})
+	restore := func(args ...string) outcome {
+		return c.run(t, append([]string{"restore", "--tag", "v1.0.0", "--vault", "primary"}, args...)...)
+	}
+	url := []string{"--repo", "https://git.example.com/shop.git"}
+
+	c.run(t, "restore", "--tag", "v1.0.0", "--dry-run", "--vault", "primary", "--repo", d.repository, "--application", "shop/db", "--application", "shop/cache").
+		want(t, fault.Done, "1. shop/db, at once", "2. shop/cache, when the one before is back", "Restore shop/cache to commit")
+	if n := c.restores(t); n != 0 {
+		t.Fatalf("a dry run made %d restores", n)
+	}
+	restore(append(url, "--application", "shop/db", "--application", "shop/cache")...).want(t, fault.Done,
+		"shop/db (restore/restore-shop-db-", "shop/cache (restore/restore-shop-cache-", "RTO 31 s")
+	var list v1alpha1.RestoreList
+	if err := c.List(context.Background(), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list.Items {
+		first := strings.HasPrefix(r.Name, "restore-shop-db-")
+		if first != (len(r.Spec.DependsOn) == 0) || r.Spec.Source.Path != "deploy" {
+			t.Errorf("%s depends on %v, path %q", r.Name, r.Spec.DependsOn, r.Spec.Source.Path)
+		}
+		if !first && !strings.HasPrefix(r.Spec.DependsOn[0].Name, "restore-shop-db-") {
+			t.Errorf("%s depends on %v", r.Name, r.Spec.DependsOn)
+		}
+	}
+	restore(append(url, "--all", "-o", "json")...).want(t, fault.Done, `"application": "shop/shop"`, `"rtoSeconds": 31`)
+	if n := c.restores(t); n != 5 {
+		t.Errorf("%d restores, want 2 and 3", n)
+	}
+	restore(append(url, "--application", "shop/db", "--application", "shop/none")...).want(t, fault.Absent, `no point of application "shop/none"`)
+	restore(append(url, "--application", "shop/db", "--application", "shop/db")...).want(t, fault.Usage, "is named twice")
+	// What the first ends with is the answer, and nobody waits for those behind it.
+	c.run(t, append(append([]string{"restore", "--tag", "absent", "--vault", "primary"}, url...), "--application", "shop/db", "--application", "shop/cache")...).
+		want(t, fault.Absent, "PointNotFound")
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func TestRestoreOnABareClusterInstallsFirst(t *testing.T) {

@@ -181,7 +181,11 @@ func (r residualResult) write(w io.Writer) error {
 	rows := make([][]string, len(r.Objects))
 	for i, d := range r.Objects {
 		kind, _, _ := strings.Cut(d.Key.String(), " ")
-		rows[i] = []string{kind, d.Key.Name, strings.ToUpper(string(d.Verdict)), output.Path(d.Reason)}
+		name := d.Key.Name
+		if d.Key.Namespace != r.Namespace { // an engine's
+			name = d.Key.NamespacedName().String()
+		}
+		rows[i] = []string{kind, name, strings.ToUpper(string(d.Verdict)), output.Path(d.Reason)}
 	}
 	return output.Rows(w, []string{"KIND", "NAME", "IN/OUT", "REASON"}, rows)
 }

@@ -59,7 +59,7 @@ func (s *source) render(
 	}
 	defer func() { err = errors.Join(err, repository.Close()) }()
 	if at, err = repository.Resolve(ctx, ref, s.path); err != nil {
-		return at, nil, gitError(err)
+		return at, nil, answerError(err)
 	}
 	if objects, err = planner.Render(ctx, repository, at); err != nil {
 		return at, nil, plannerError(err)
@@ -78,21 +78,5 @@ func (s *source) open(ctx context.Context, c client.Client, namespace string) (*
 		o.Auth = planner.Auth(secret.Data)
 	}
 	r, err := git.Open(s.repository, o)
-	return r, gitError(err)
-}
-
-// gitError gives what Git answers its exit code.
-func gitError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, git.ErrUnreachable):
-		return fault.New(fault.Unknown, "Check the URL, the network and the credentials (--git-secret, or your SSH agent).", "%w", err)
-	case errors.Is(err, git.ErrRefNotFound), errors.Is(err, git.ErrPathNotFound):
-		return fault.New(fault.Absent, "", "%w", err)
-	case errors.Is(err, git.ErrAmbiguous):
-		return fault.New(fault.Usage, "Give more digits.", "%w", err)
-	default:
-		return err
-	}
+	return r, answerError(err)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,7 +102,8 @@ func readStatus(ctx context.Context, c client.Reader, namespace string, now time
 	var policies v1alpha1.ProtectionPolicyList
 	var points v1alpha1.RestorePointList
 	var restores v1alpha1.RestoreList
-	for _, list := range []client.ObjectList{&vaults, &policies, &points, &restores} {
+	var claims corev1.PersistentVolumeClaimList
+	for _, list := range []client.ObjectList{&vaults, &policies, &points, &restores, &claims} {
 		if err := c.List(ctx, list, client.InNamespace(namespace)); err != nil {
 			return nil, fmt.Errorf("reading the status: %w", err)
 		}
@@ -123,11 +125,24 @@ func readStatus(ctx context.Context, c client.Reader, namespace string, now time
 	}
 	for i := range restores.Items {
 		p := &restores.Items[i]
-		work = append(work, task{"restore", p, p.Namespace + " " + p.Spec.Source.URL + " " + p.Spec.Source.Path})
+		work = append(work, task{"restore", p, p.Namespace + " " + p.Spec.Source.URL + " " + p.Spec.Source.Path + fmt.Sprint(p.Spec.Volumes, p.Spec.Only)})
 	}
 	r.work(work)
+	r.populations(claims.Items)
 	r.Well = len(r.Problems) == 0
 	return r, nil
+}
+
+// populations names the claims that look for their data by themselves, and do not get it.
+func (r *statusReport) populations(claims []corev1.PersistentVolumeClaim) {
+	for _, c := range claims {
+		text := c.Annotations[v1alpha1.AnnotationPopulation]
+		switch reason, _, _ := strings.Cut(text, ":"); reason {
+		case "", "Populated", "Restoring", "StartsEmpty", "Waiting":
+		default:
+			r.problem("pvc/%s -n %s: %s", c.Name, c.Namespace, text)
+		}
+	}
 }
 
 func (r *statusReport) problem(format string, args ...any) {

@@ -21,7 +21,8 @@ import (
 
 func (p *Program) vaultCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "vault", Short: "Make a vault, keep its keys, repair it, list those of the cluster"}
-	cmd.AddCommand(p.vaultInitCommand(), p.vaultListCommand(), p.vaultKeyCommand(), p.vaultRepairCommand())
+	cmd.AddCommand(p.vaultInitCommand(), p.vaultListCommand(), p.vaultKeyCommand(), p.vaultRepairCommand(),
+		p.vaultReindexCommand())
 	return cmd
 }
 

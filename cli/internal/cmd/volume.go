@@ -15,6 +15,8 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
 	"github.com/lockstep-dr/lockstep/cli/internal/progress"
 	"github.com/lockstep-dr/lockstep/cli/internal/vault"
+	"github.com/lockstep-dr/lockstep/pkg/catalog"
+	"github.com/lockstep-dr/lockstep/pkg/match"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -25,9 +27,10 @@ func (p *Program) volumeCommand() *cobra.Command {
 		Long: `Save directories, files and block devices into a vault and load them back, with no cluster: your data is readable
 wherever the vault and its key are. The volumes that restore points hold are among them.
 
-Snapshots are named by their id, by the first digits of it (4 at least), or by the word latest.`,
+Snapshots are named by their id, by the first digits of it (4 at least), or by the word latest; and the volumes of a restore
+point by its ID and the claim, as in 20260102-030405-1a2b3c4d:shop/data.`,
 	}
-	cmd.AddCommand(p.volumeSaveCommand(), p.volumeLoadCommand(), p.volumeListCommand(), p.volumeCatCommand(), p.volumeDiffCommand(),
+	cmd.AddCommand(p.volumeSaveCommand(), p.volumeLoadCommand(), p.volumeListCommand(), p.volumeCatCommand(), p.volumeExtractCommand(), p.volumeDiffCommand(),
 		p.volumeStatCommand(), p.volumeVerifyCommand(), p.volumeForgetCommand(), p.volumePruneCommand())
 	return cmd
 }
@@ -84,6 +87,8 @@ func snapshotID(ctx context.Context, v *vault.Opened, name string, labels map[st
 	switch {
 	case hex && len(name) == 32:
 		return name, nil
+	case strings.Contains(name, "-"):
+		return pointSnapshot(ctx, v, name)
 	case name == latest:
 		s, err := v.Latest(ctx, labels)
 		if err != nil {
@@ -113,6 +118,29 @@ func snapshotID(ctx context.Context, v *vault.Opened, name string, labels map[st
 		return found[0], nil
 	}
 	return "", fault.New(fault.Usage, "Give more digits.", "%q is ambiguous: %s", name, strings.Join(found, ", "))
+}
+
+// pointSnapshot finds the snapshot of a volume of a restore point.
+func pointSnapshot(ctx context.Context, v *vault.Opened, name string) (string, error) {
+	id, claim, named := strings.Cut(name, ":")
+	choice, err := catalog.Find(ctx, v.Vault, match.Query{PointID: id}, nil)
+	if err != nil {
+		return "", answerError(err)
+	}
+	var found, all []string
+	for _, volume := range choice.Record.Volumes {
+		all = append(all, choice.Record.ID+":"+volume.Key())
+		if !named || claim == volume.Key() || claim == volume.Claim {
+			found = append(found, volume.Snapshot)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) == 0:
+		return "", fault.New(fault.Absent, "It has: "+strings.Join(all, ", "), "point %s has no volume %q", choice.Record.ID, claim)
+	}
+	return "", fault.New(fault.Usage, "Say which: "+strings.Join(all, ", "), "point %s has several volumes", choice.Record.ID)
 }
 
 // snapshotIDs finds the snapshots that names mean.

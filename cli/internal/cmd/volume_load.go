@@ -138,8 +138,8 @@ func (p *Program) volumeCatCommand() *cobra.Command {
 	var flags vault.Flags
 	var labels map[string]string
 	cmd := &cobra.Command{
-		Use:     "cat SNAPSHOT [PATH]",
-		Short:   "Write one file of a snapshot to the standard output",
+		Use:     "cat SNAPSHOT|POINT[:NAMESPACE/CLAIM] [PATH]",
+		Short:   "Write one file of a snapshot or of a restore point to the standard output",
 		Long:    "Write one file of a snapshot to the standard output. An image is that file itself and needs no path.",
 		Example: `  lockstep volume cat latest etc/app.conf --label app=shop`,
 		Args:    cobra.RangeArgs(1, 2),
@@ -148,7 +148,8 @@ func (p *Program) volumeCatCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return v.Cat(ctx, id, append(args, "")[1], p.Out)
+			path := append(args, "")[1]
+			return p.nearTo(ctx, v, id, path, v.Cat(ctx, id, path, p.Out))
 		}),
 	}
 	flags.AddFlags(cmd.Flags(), true)

@@ -172,12 +172,12 @@ func (p *Program) saveOptions(ctx context.Context, path string, o volumeSaveOpti
 func tag(ctx context.Context, repo string, labels map[string]string) (err error) {
 	r, err := git.Open(repo, git.Options{})
 	if err != nil {
-		return gitError(err)
+		return answerError(err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	rev, err := r.Resolve(ctx, git.Ref{Head: true}, "")
 	if err != nil {
-		return gitError(err)
+		return answerError(err)
 	}
 	labels[labelCommit], labels[labelRepository] = rev.Commit, rev.Repository
 	return nil
