@@ -118,3 +118,7 @@ bench-engine: build ## Measure the engine beside restic and kopia (50 minutes; l
 		command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; done; \
 		[ -z "$$missing" ] || { echo "installing$$missing"; apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; }
 	go run ./test/bench -lockstep $(BIN)/lockstep $(BENCH)
+
+.PHONY: bench-restore
+bench-restore: lab ## Measure restores beside kubectl and a plain copy, on a real cluster (BENCH="-volumes 1,4 -objects 200 -rounds 1" is quick).
+	go run ./test/benchrestore -v $(BENCH)

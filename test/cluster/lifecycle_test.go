@@ -120,6 +120,7 @@ func testWorkloads(t *testing.T, p program, a clusterInfo, lab labInfo) {
 		"a volume bound at once":           "echo x >/snap/x && cat /snap/x",
 		"a volume bound to its consumer":   "echo x >/wait/x && cat /wait/x",
 		"a volume that is a directory":     "echo x >/local/x && cat /local/x",
+		"a volume that is a device":        "test -b /dev/raw-volume && echo x >/dev/raw-volume",
 		"the group that a pod's files get": "test $(stat -c %g /snap) = 1234",
 	} {
 		if out, err := p.try(t, "kubectl", "a", "exec", "client", "--", "sh", "-c", script); err != nil {

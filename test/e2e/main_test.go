@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/lockstep-dr/lockstep/test/lab"
 )
 
@@ -20,9 +23,15 @@ type env struct {
 	prod, dr *lab.Cluster
 	vault    string // URL
 	key      string // file
+	// failures are what explain found, to be told at the end.
+	failures []string
 }
 
 var shared env
+
+// patience bounds each wait for what comes by itself. It is long, since it costs nothing where all is well, and what is slow is no
+// failure: a machine may be several times slower than the one that a test was written on.
+const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	code, err := runAll(m)
@@ -37,7 +46,8 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	log.SetLogger(logr.Discard()) // what matters is in errors
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
 	if err := lab.Check(); err != nil {
 		return 0, err
@@ -80,5 +90,9 @@ func runAll(m *testing.M) (int, error) {
 		return 0, err
 	}
 	fmt.Printf("clusters, vault and Lockstep on prod are ready after %.0f s\n", time.Since(start).Seconds())
-	return m.Run(), nil
+	code := m.Run()
+	for _, f := range shared.failures {
+		fmt.Println(f)
+	}
+	return code, nil
 }

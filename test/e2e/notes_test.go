@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ spec:
         - name: notes
           image: lockstep.test/busybox:1
           command: [busybox, sleep, "1000000"]
+          envFrom: [{secretRef: {name: seal}}]
           volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
     - metadata: {name: data}
@@ -80,29 +82,40 @@ spec:
 
 const tag = "v1.0.0"
 
-// newNotes publishes the application in a repository of its own and deploys it onto prod with some data in both volumes.
-func newNotes(ctx context.Context, t *testing.T, name string) (repo *shop.Repository, digest string) {
+// newNotes publishes the application in a repository of its own, with whatever other objects are given, and deploys it onto
+// prod with some data in both volumes and a Secret that Git does not hold.
+func newNotes(ctx context.Context, t *testing.T, name string, others ...string) (repo *shop.Repository, digest string) {
 	t.Helper()
+	must(t, shared.prod.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+	must(t, shared.prod.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "seal"}, Data: map[string][]byte{"SEAL": []byte(rand.Text())},
+	}))
 	repo, err := shop.NewRepository(ctx, shared.lab, fmt.Sprintf("%s-%d", name, time.Now().UnixNano()), t.TempDir())
 	must(t, err)
 	must(t, repo.Commit(ctx, "Begin", func(dir string) error {
-		return os.WriteFile(filepath.Join(dir, "notes.yaml"), []byte(strings.ReplaceAll(notes, "NAME", name)), 0o644)
+		return os.WriteFile(filepath.Join(dir, "notes.yaml"), []byte(strings.ReplaceAll(strings.Join(append([]string{notes}, others...), "---\n"), "NAME", name)), 0o644)
 	}))
 	must(t, repo.Tag(ctx, tag))
 	lockstep(ctx, t, shared.prod, "apply", "--repo", repo.URL, "--path", ".", "--tag", tag)
+	return repo, fillNotes(ctx, t, name)
+}
+
+// fillNotes writes data into both volumes of the application on prod, and returns its digest.
+func fillNotes(ctx context.Context, t *testing.T, name string) (digest string) {
+	t.Helper()
 	for _, pod := range notesPods(ctx, t, shared.prod, name) {
 		_, err := shared.prod.Exec(ctx, name, pod, "busybox", "sh", "-ec", `cd /data; mkdir -p a/b; busybox dd if=/dev/urandom of=a/big bs=1M count=24 2>/dev/null
 			for i in $(busybox seq 200); do echo "note $i of $(busybox hostname)" >a/b/$i; done; busybox ln -s b/7 a/link; busybox sync`)
 		must(t, err)
 	}
-	return repo, notesDigest(ctx, t, shared.prod, name)
+	return notesDigest(ctx, t, shared.prod, name)
 }
 
 // notesPods waits for both pods and returns their names, the StatefulSet's first.
 func notesPods(ctx context.Context, t *testing.T, c *lab.Cluster, namespace string) []string {
 	t.Helper()
 	names := make([]string, 2)
-	err := lab.Eventually(ctx, 2*time.Minute, func(ctx context.Context) (bool, error) {
+	err := lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
 		var pods corev1.PodList
 		if err := c.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
 			return false, err
@@ -132,12 +145,18 @@ func notesDigest(ctx context.Context, t *testing.T, c *lab.Cluster, namespace st
 	t.Helper()
 	var all []string
 	for _, pod := range notesPods(ctx, t, c, namespace) {
-		out, err := c.Exec(ctx, namespace, pod, "busybox", "sh", "-ec",
-			`cd /data; (busybox find . -type f | busybox sort | busybox xargs busybox sha256sum; busybox find . | busybox sort | busybox xargs busybox stat -c '%n %a %u %g %F') | busybox sha256sum`)
-		must(t, err)
-		all = append(all, strings.Fields(out)[0])
+		all = append(all, digestOfNotes(ctx, t, c, namespace, pod))
 	}
 	return strings.Join(all, " ")
+}
+
+// digestOfNotes is that of the volume that one pod has at /data.
+func digestOfNotes(ctx context.Context, t *testing.T, c *lab.Cluster, namespace, pod string) string {
+	t.Helper()
+	out, err := c.Exec(ctx, namespace, pod, "busybox", "sh", "-ec",
+		`cd /data; (busybox find . -type f | busybox sort | busybox xargs busybox sha256sum; busybox find . | busybox sort | busybox xargs busybox stat -c '%n %a %u %g %F') | busybox sha256sum`)
+	must(t, err)
+	return strings.Fields(out)[0]
 }
 
 // forget removes the application and its restores from a cluster.
@@ -145,7 +164,7 @@ func forget(ctx context.Context, t *testing.T, c *lab.Cluster, namespace string)
 	t.Helper()
 	err := c.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 	must(t, client.IgnoreNotFound(err))
-	must(t, lab.Eventually(ctx, 2*time.Minute, func(ctx context.Context) (bool, error) {
+	must(t, lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
 		err := c.Get(ctx, client.ObjectKey{Name: namespace}, &corev1.Namespace{})
 		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
 	}))

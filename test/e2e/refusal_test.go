@@ -36,6 +36,7 @@ func refused(ctx context.Context, t *testing.T, c *lab.Cluster, code int, says s
 
 // TestUnknownIsNeverEmpty asks for a restore while the vault cannot be asked: no claim may appear.
 func TestUnknownIsNeverEmpty(t *testing.T) {
+	watchOver(t)
 	ctx := t.Context()
 	const ns = "unknown"
 	repo, digest := newNotes(ctx, t, ns)
@@ -99,7 +100,7 @@ func TestUnknownIsNeverEmpty(t *testing.T) {
 func awaitNotReady(ctx context.Context, t *testing.T, obj conditioned, reason string) {
 	t.Helper()
 	var last []metav1.Condition
-	err := lab.Eventually(ctx, time.Minute, func(ctx context.Context) (bool, error) {
+	err := lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
 		if err := shared.dr.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 			return false, err
 		}
@@ -122,6 +123,7 @@ func awaitNotReady(ctx context.Context, t *testing.T, obj conditioned, reason st
 // TestDamagedFileFailsThePoint damages a file on prod's disk, so that reading it gives an I/O error: the point must fail and name
 // the file.
 func TestDamagedFileFailsThePoint(t *testing.T) {
+	watchOver(t)
 	ctx := t.Context()
 	const ns = "damaged"
 	newNotes(ctx, t, ns)

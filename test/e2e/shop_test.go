@@ -14,6 +14,7 @@ import (
 // TestShopComesBack is the main job: two releases with different schemas, a point of each, and the older one back on a
 // cluster that has nothing but what the one command installs.
 func TestShopComesBack(t *testing.T) {
+	watchOver(t)
 	ctx := t.Context()
 	prod, dr := shared.prod, shared.dr
 	repo, err := shop.Publish(ctx, shared.lab, fmt.Sprintf("shop-%d", time.Now().UnixNano()), t.TempDir())

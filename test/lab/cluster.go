@@ -27,6 +27,8 @@ type Cluster struct {
 	Kubeconfig string `json:"kubeconfig"`
 	Node       string `json:"node"`
 	Address    string `json:"address"`
+	// PID is the cluster's first process, in which all others end.
+	PID int `json:"pid"`
 
 	client.WithWatch `json:"-"`
 	Config           *rest.Config `json:"-"`
@@ -64,11 +66,11 @@ func (c *Cluster) Kill(ctx context.Context) error {
 
 // Kubectl runs kubectl as the administrator.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
-	assets, err := c.lab.cluster(ctx, "assets")
+	path, err := c.lab.Kubectl(ctx)
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(trim(assets), "kubectl"), args...)
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
 	return run(ctx, cmd)
 }
@@ -81,7 +83,7 @@ func (c *Cluster) Exec(ctx context.Context, namespace, pod string, command ...st
 // PodReady waits until the pod is Ready and returns it.
 func (c *Cluster) PodReady(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
-	err := Eventually(ctx, 3*time.Minute, func(ctx context.Context) (bool, error) {
+	err := Eventually(ctx, 5*time.Minute, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
 			return false, client.IgnoreNotFound(err)
 		}

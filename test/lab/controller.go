@@ -53,6 +53,16 @@ func (c *Controller) Dead(ctx context.Context) error {
 	}
 }
 
+// Ended says whether the process has ended.
+func (c *Controller) Ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Log is what the process has logged, those before it in the same directory included.
 func (c *Controller) Log() string {
 	data, err := os.ReadFile(c.log)

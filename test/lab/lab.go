@@ -31,6 +31,8 @@ type Lab struct {
 		SecretKey string `json:"secretKey"`
 		Region    string `json:"region"`
 	} `json:"s3"`
+	// PID is the first process of the servers, in which all others end.
+	PID int `json:"pid"`
 
 	tools Tools
 }
@@ -158,6 +160,26 @@ func (l *Lab) Lockstep(ctx context.Context, c *Cluster, args ...string) (string,
 	cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+l.S3.AccessKey, "AWS_SECRET_ACCESS_KEY="+l.S3.SecretKey, "CI=true")
 	if c != nil {
 		cmd.Env = append(cmd.Env, "KUBECONFIG="+c.Kubeconfig)
+	}
+	return run(ctx, cmd)
+}
+
+// Kubectl is the path of kubectl.
+func (l *Lab) Kubectl(ctx context.Context) (string, error) {
+	assets, err := l.cluster(ctx, "assets")
+	return filepath.Join(trim(assets), "kubectl"), err
+}
+
+// Shell runs a script of bash as somebody would who has lockstep and kubectl at hand and these variables set.
+func (l *Lab) Shell(ctx context.Context, script string, variables map[string]string) (string, error) {
+	assets, err := l.cluster(ctx, "assets")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "bash", "-c", script)
+	cmd.Env = append(os.Environ(), "CI=true", "PATH="+l.tools.Dir+":"+trim(assets)+":"+os.Getenv("PATH"))
+	for name, value := range variables {
+		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	return run(ctx, cmd)
 }

@@ -17,14 +17,19 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Write is one request that changes something in the cluster.
-type Write struct {
-	Method, Path string
-	Body         []byte
-}
+// Moment is a side of a write.
+type Moment int
 
-// Proxy stands between a controller and the API server. A trap in it acts at an exact moment: after the API server has carried
-// out a write, and before the controller hears of it. That is the worst instant to die at.
+// Moments.
+const (
+	// Before: the controller has sent the write, and the API server has not heard of it.
+	Before Moment = iota
+	// After: the API server has carried the write out, and the controller has not heard of it.
+	After
+)
+
+// Proxy stands between a controller and the API server. A trap in it acts at an exact moment: before or after a write.
+// Those are the worst instants to die at.
 type Proxy struct {
 	server *http.Server
 	url    string
@@ -32,8 +37,9 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	writes []Write
-	trap   func(Write) bool
-	sprung func()
+	trap   func(Write, Moment) bool
+	act    func()
+	sprung bool
 }
 
 // NewProxy serves the cluster's API on a loopback address until Close.
@@ -81,11 +87,20 @@ func (p *Proxy) Kubeconfig() (string, error) {
 	}, file)
 }
 
-// Trap calls act once, at the first write that matches.
-func (p *Proxy) Trap(match func(Write) bool, act func()) {
+// Trap asks match at both sides of every write, one at a time, and calls act at the first that matches. From then on nothing
+// passes until Trap is called again: the API server hears no more of a controller that is being killed.
+func (p *Proxy) Trap(match func(Write, Moment) bool, act func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trap, p.sprung = match, act
+	p.trap, p.act, p.sprung = match, act, false
+}
+
+// Disarm takes the trap away and says whether it has sprung.
+func (p *Proxy) Disarm() (sprung bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trap = nil
+	return p.sprung
 }
 
 // Writes are the writes so far that the API server accepted.
@@ -106,9 +121,12 @@ var errSprung = errors.New("the trap sprang")
 
 type writeKey struct{}
 
-// remember keeps the body of a write beside its request.
+// remember keeps a write beside its request.
 func (p *Proxy) remember(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.dead() {
+			panic(http.ErrAbortHandler)
+		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -116,7 +134,12 @@ func (p *Proxy) remember(next http.Handler) http.Handler {
 				return
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			r = r.WithContext(context.WithValue(r.Context(), writeKey{}, Write{r.Method, r.URL.Path, body}))
+			if write, ok := newWrite(r, body); ok {
+				if p.spring(write, Before) {
+					panic(http.ErrAbortHandler) // the request never arrives
+				}
+				r = r.WithContext(context.WithValue(r.Context(), writeKey{}, write))
+			}
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -128,17 +151,30 @@ func (p *Proxy) afterwards(response *http.Response) error {
 	if !ok || response.StatusCode >= 300 {
 		return nil
 	}
+	if p.spring(write, After) {
+		return errSprung
+	}
+	return nil
+}
+
+func (p *Proxy) dead() bool {
 	p.mu.Lock()
-	p.writes = append(p.writes, write)
-	sprung := p.trap != nil && p.trap(write)
-	act := p.sprung
-	if sprung {
-		p.trap = nil
+	defer p.mu.Unlock()
+	return p.sprung
+}
+
+// spring asks the trap, acts, and says whether the request ends here.
+func (p *Proxy) spring(write Write, at Moment) bool {
+	p.mu.Lock()
+	if at == After {
+		p.writes = append(p.writes, write)
 	}
+	springs := !p.sprung && p.trap != nil && p.trap(write, at)
+	p.sprung = p.sprung || springs
+	ends, act := p.sprung, p.act
 	p.mu.Unlock()
-	if !sprung {
-		return nil
+	if springs {
+		act()
 	}
-	act()
-	return errSprung
+	return ends
 }

@@ -198,7 +198,11 @@ func Sell(ctx context.Context, c *lab.Cluster, batch string, rows int) error {
 
 // SQL runs statements in the database and returns the rows as bare text.
 func SQL(ctx context.Context, c *lab.Cluster, statements string) (string, error) {
-	return c.Exec(ctx, Namespace, "database-0", "psql", "-h", "/tmp", "-U", "shop", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-qtAc", statements)
+	return sqlIn(ctx, c, Namespace, statements)
+}
+
+func sqlIn(ctx context.Context, c *lab.Cluster, namespace, statements string) (string, error) {
+	return c.Exec(ctx, namespace, "database-0", "psql", "-h", "/tmp", "-U", "shop", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-qtAc", statements)
 }
 
 // Fingerprint is what must be the same after a restore.
@@ -217,16 +221,21 @@ type Fingerprint struct {
 
 // TakeFingerprint reads everything from inside the pods.
 func TakeFingerprint(ctx context.Context, c *lab.Cluster) (Fingerprint, error) {
+	return TakeFingerprintIn(ctx, c, Namespace)
+}
+
+// TakeFingerprintIn does so of a shop that lives in another namespace.
+func TakeFingerprintIn(ctx context.Context, c *lab.Cluster, namespace string) (Fingerprint, error) {
 	var f Fingerprint
 	for _, pod := range []string{"database-0", "cache-0"} {
-		if _, err := c.PodReady(ctx, Namespace, pod); err != nil {
+		if _, err := c.PodReady(ctx, namespace, pod); err != nil {
 			return f, err
 		}
 	}
 	var err error
 	query := func(into *string, sql string) {
 		if err == nil {
-			*into, err = SQL(ctx, c, sql)
+			*into, err = sqlIn(ctx, c, namespace, sql)
 			*into = strings.TrimSpace(*into)
 		}
 	}
@@ -236,7 +245,7 @@ func TakeFingerprint(ctx context.Context, c *lab.Cluster) (Fingerprint, error) {
 	query(&f.OrdersDigest, `select md5(string_agg(o::text, E'\n' order by id)) from orders o`)
 	redis := func(into *string, args ...string) {
 		if err == nil {
-			*into, err = c.Exec(ctx, Namespace, "cache-0", append([]string{"redis-cli"}, args...)...)
+			*into, err = c.Exec(ctx, namespace, "cache-0", append([]string{"redis-cli"}, args...)...)
 			*into = strings.TrimSpace(*into)
 		}
 	}
@@ -247,20 +256,20 @@ func TakeFingerprint(ctx context.Context, c *lab.Cluster) (Fingerprint, error) {
 		return f, err
 	}
 	var secret corev1.Secret
-	if err := c.Get(ctx, client.ObjectKey{Namespace: Namespace, Name: "database"}, &secret); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "database"}, &secret); err != nil {
 		return f, err
 	}
 	sum := sha256.Sum256(secret.Data["password"])
 	f.Password = hex.EncodeToString(sum[:8])
-	if f.Page, err = frontPage(ctx, c); err != nil {
+	if f.Page, err = frontPage(ctx, c, namespace); err != nil {
 		return f, err
 	}
-	return f, login(ctx, c)
+	return f, login(ctx, c, namespace)
 }
 
 // login proves that the password of the Secret opens the database over the network, as a client of the shop would.
-func login(ctx context.Context, c *lab.Cluster) error {
-	out, err := c.Exec(ctx, Namespace, "database-0", "sh", "-c", `PGPASSWORD="$PASSWORD" psql -h database -U shop -d postgres -qtAc 'select 1'`)
+func login(ctx context.Context, c *lab.Cluster, namespace string) error {
+	out, err := c.Exec(ctx, namespace, "database-0", "sh", "-c", `PGPASSWORD="$PASSWORD" psql -h database -U shop -d postgres -qtAc 'select 1'`)
 	if err != nil {
 		return fmt.Errorf("logging in with the restored password: %w", err)
 	}
@@ -270,7 +279,7 @@ func login(ctx context.Context, c *lab.Cluster) error {
 	return nil
 }
 
-func frontPage(ctx context.Context, c *lab.Cluster) (string, error) {
-	out, err := c.Kubectl(ctx, "get", "--raw", "/api/v1/namespaces/"+Namespace+"/services/front:80/proxy/index.html")
+func frontPage(ctx context.Context, c *lab.Cluster, namespace string) (string, error) {
+	out, err := c.Kubectl(ctx, "get", "--raw", "/api/v1/namespaces/"+namespace+"/services/front:80/proxy/index.html")
 	return strings.TrimSpace(out), err
 }

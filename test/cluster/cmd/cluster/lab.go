@@ -111,7 +111,8 @@ func printLab(w io.Writer, output string, l lab.Lab) error {
 		Address string  `json:"address"`
 		Git     lab.Git `json:"git"`
 		S3      lab.S3  `json:"s3"`
-	}{l.Address, l.Git, l.S3}
+		PID     int     `json:"pid"`
+	}{l.Address, l.Git, l.S3, l.PID}
 	switch output {
 	case "json":
 		return printJSON(w, info)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strconv"
 	"time"
 
@@ -35,11 +36,7 @@ func (d *Driver) CreateVolume(ctx context.Context, r *csi.CreateVolumeRequest) (
 	if r.GetName() == "" || len(r.GetVolumeCapabilities()) == 0 {
 		return nil, status.Error(codes.InvalidArgument, "name and capabilities are required")
 	}
-	for _, c := range r.GetVolumeCapabilities() {
-		if c.GetBlock() != nil {
-			return nil, status.Error(codes.InvalidArgument, "block volumes are not supported")
-		}
-	}
+	block := slices.ContainsFunc(r.GetVolumeCapabilities(), func(c *csi.VolumeCapability) bool { return c.GetBlock() != nil })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	size := r.GetCapacityRange().GetRequiredBytes()
@@ -57,13 +54,20 @@ func (d *Driver) CreateVolume(ctx context.Context, r *csi.CreateVolumeRequest) (
 		if size < least {
 			return nil, status.Errorf(codes.OutOfRange, "%d bytes are less than the source's %d", size, least)
 		}
-		if err := d.pool.create(ctx, volumes, id, from, facts{Capacity: size, Created: time.Now()}); err != nil {
+		if err := d.pool.create(ctx, volumes, id, from, facts{Capacity: size, Created: time.Now(), Block: block}); err != nil {
 			return nil, internal(err)
 		}
 	case err != nil:
 		return nil, internal(err)
+	case have.Block != block:
+		return nil, status.Errorf(codes.AlreadyExists, "volume %q exists in another mode", id)
 	case have.Capacity != size:
 		return nil, status.Errorf(codes.AlreadyExists, "volume %q exists with %d bytes", id, have.Capacity)
+	}
+	if block { // also of one whose making was cut short
+		if err := d.pool.size(volumes, id, size); err != nil {
+			return nil, internal(err)
+		}
 	}
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
 		VolumeId: id, CapacityBytes: size, ContentSource: r.GetVolumeContentSource(), AccessibleTopology: []*csi.Topology{d.topology()},

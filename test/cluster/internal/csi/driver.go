@@ -41,6 +41,8 @@ type Driver struct {
 	// mu makes each change of the pool whole before the next: calls for one
 	// volume may come twice at once.
 	mu sync.Mutex
+	// loops are the devices of published block volumes, by volume.
+	loops map[string]*loop
 }
 
 // New returns a driver with its volumes in poolDir, a mounted btrfs.
@@ -49,7 +51,7 @@ func New(poolDir, node string) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Driver{node: node, pool: p}, nil
+	return &Driver{node: node, pool: p, loops: map[string]*loop{}}, nil
 }
 
 // Serve answers on the socket until the context ends. When registration is not

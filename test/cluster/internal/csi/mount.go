@@ -26,7 +26,7 @@ func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 }
 
 // NodePublishVolume implements the node service.
-func (d *Driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+func (d *Driver) NodePublishVolume(ctx context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	if r.GetVolumeId() == "" || r.GetTargetPath() == "" || r.GetVolumeCapability() == nil {
 		return nil, status.Error(codes.InvalidArgument, "volume id, target and capability are required")
 	}
@@ -35,12 +35,21 @@ func (d *Driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRe
 	if _, err := d.pool.get(volumes, r.GetVolumeId()); err != nil {
 		return nil, notFound(err, r.GetVolumeId())
 	}
-	if err := os.MkdirAll(r.GetTargetPath(), 0o750); err != nil {
-		return nil, internal(err)
+	block := r.GetVolumeCapability().GetBlock() != nil
+	if !block {
+		if err := os.MkdirAll(r.GetTargetPath(), 0o750); err != nil {
+			return nil, internal(err)
+		}
 	}
-	if done, err := mountinfo.Mounted(r.GetTargetPath()); err != nil {
+	if done, err := mountinfo.Mounted(r.GetTargetPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, internal(err)
 	} else if done {
+		return &csi.NodePublishVolumeResponse{}, nil
+	}
+	if block {
+		if err := d.publishBlock(ctx, r.GetVolumeId(), r.GetTargetPath()); err != nil {
+			return nil, internal(err)
+		}
 		return &csi.NodePublishVolumeResponse{}, nil
 	}
 	if err := bind(d.pool.path(volumes, r.GetVolumeId()), r.GetTargetPath(), r.GetReadonly()); err != nil {
@@ -81,6 +90,9 @@ func (d *Driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 		}
 	}
 	if err := os.Remove(r.GetTargetPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, internal(err)
+	}
+	if err := d.unpublishBlock(r.GetVolumeId(), r.GetTargetPath()); err != nil {
 		return nil, internal(err)
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil

@@ -27,6 +27,7 @@ type facts struct {
 	Capacity int64     `json:"capacity"`         // bytes
 	Source   string    `json:"source,omitempty"` // volume or snapshot this began as
 	Created  time.Time `json:"created"`
+	Block    bool      `json:"block,omitempty"` // a device, not a directory
 }
 
 const (

@@ -66,7 +66,7 @@ func (p *provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 	r, err := p.driver.CreateVolume(ctx, &csi.CreateVolumeRequest{
 		Name: o.PVName, VolumeContentSource: source, Parameters: o.StorageClass.Parameters,
 		CapacityRange:      &csi.CapacityRange{RequiredBytes: size.Value()},
-		VolumeCapabilities: []*csi.VolumeCapability{{AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}},
+		VolumeCapabilities: []*csi.VolumeCapability{capability(o.PVC)},
 	})
 	if err != nil {
 		return nil, controller.ProvisioningFinished, err
@@ -74,6 +74,16 @@ func (p *provisioner) Provision(ctx context.Context, o controller.ProvisionOptio
 	pv := volumeFor(o, TopologyKey, p.driver.node)
 	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: Name, VolumeHandle: r.GetVolume().GetVolumeId()}
 	return pv, controller.ProvisioningFinished, nil
+}
+
+// SupportsBlock implements controller.BlockProvisioner.
+func (p *provisioner) SupportsBlock(context.Context) bool { return true }
+
+func capability(c *corev1.PersistentVolumeClaim) *csi.VolumeCapability {
+	if c.Spec.VolumeMode != nil && *c.Spec.VolumeMode == corev1.PersistentVolumeBlock {
+		return &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}}
+	}
+	return &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
 }
 
 // Delete implements controller.Provisioner.
@@ -177,6 +187,9 @@ func (p *localProvisioner) Delete(_ context.Context, pv *corev1.PersistentVolume
 // volumeFor describes a volume for the claim, on the node with this label.
 func volumeFor(o controller.ProvisionOptions, label, node string) *corev1.PersistentVolume {
 	mode := corev1.PersistentVolumeFilesystem
+	if o.PVC.Spec.VolumeMode != nil {
+		mode = *o.PVC.Spec.VolumeMode
+	}
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: o.PVName},
 		Spec: corev1.PersistentVolumeSpec{

@@ -148,7 +148,16 @@ func remove(ctx context.Context, h home.Home, name string) error {
 	if err != nil {
 		return err
 	}
+	var blocks []string
+	if c.Running() {
+		if blocks, err = c.blockLoops(); err != nil {
+			return fmt.Errorf("looking for loop devices of cluster %q: %w", name, err)
+		}
+	}
 	if err := c.Init.Kill(ctx); err != nil {
+		return err
+	}
+	if err := detach(blocks); err != nil {
 		return err
 	}
 	if err := network.Remove(c.link()); err != nil {
