@@ -20,6 +20,19 @@ const (
 	AnnotationDeploying = "lockstep.dev/deploying"
 )
 
+// A deploy that may touch data waits for the restore point of what runs before it.
+const (
+	// AnnotationPreDeploy on an object of a GitOps engine with the value "required" asks that nothing is deployed without a
+	// restore point.
+	AnnotationPreDeploy = "lockstep.dev/pre-deploy"
+	// AnnotationApprovedRevision on such an object names the revision that may be deployed, because the point before it is complete:
+	// in the words of Flux for a Kustomization, the full commits of all sources, separated by commas, for an Application.
+	AnnotationApprovedRevision = "lockstep.dev/approved-revision"
+	// AnnotationOnBackupFailure on such an object says what becomes of a deploy whose point failed: "Block", the default, or
+	// "Allow".
+	AnnotationOnBackupFailure = "lockstep.dev/on-backup-failure"
+)
+
 // A claim whose dataSourceRef names a ProtectionPolicy begins with the data of the revision that is being deployed.
 const (
 	// AnnotationPopulation on such a claim says where it stands: "<reason>: <message>".

@@ -23,7 +23,7 @@ type Revision struct {
 
 // Trigger says what asked for a RestorePoint.
 //
-// +kubebuilder:validation:Enum=Manual;Schedule
+// +kubebuilder:validation:Enum=Manual;Schedule;PreDeploy;PostDeploy
 type Trigger string
 
 const (
@@ -31,6 +31,10 @@ const (
 	TriggerManual Trigger = "Manual"
 	// TriggerSchedule says that the policy's schedule asked.
 	TriggerSchedule Trigger = "Schedule"
+	// TriggerPreDeploy says that a deploy asked which is about to begin; Before names its commit.
+	TriggerPreDeploy Trigger = "PreDeploy"
+	// TriggerPostDeploy says that a deploy asked which has ended.
+	TriggerPostDeploy Trigger = "PostDeploy"
 )
 
 // RestorePointSpec asks for a point.
