@@ -17,15 +17,21 @@ import (
 // ErrPointNotFound says that the vault answered and holds no such point.
 var ErrPointNotFound = errors.New("restore point not found")
 
+// ErrRemoved says that the vault answered, and that the point was removed, or is being removed. It matches ErrPointNotFound, too.
+var ErrRemoved = fmt.Errorf("%w: it was removed", ErrPointNotFound)
+
 // ErrConflict says that another record stands under the same ID.
 var ErrConflict = errors.New("another restore point has this id")
 
 // Put writes a record, durable on return, and reads it back, after it was put into the index, by which Find finds it. Writing the
 // same record again changes nothing; a different one under the same ID is refused with ErrConflict. The first record of a vault that
-// has records but no index has those indexed before.
+// has records but no index has those indexed before. What was removed does not come back: that is ErrRemoved.
 func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 	data, err := point.Encode(r)
 	if err != nil {
+		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
+	}
+	if err := notRemoved(ctx, v, r.ID); err != nil {
 		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
 	}
 	x, err := startIndex(ctx, v)
@@ -35,7 +41,10 @@ func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 	if err != nil {
 		return fmt.Errorf("indexing restore point %q: %w", r.ID, err)
 	}
-	if _, err := putOnce(ctx, v, point.DocumentKind, r.ID, data); err != nil {
+	if _, err = putOnce(ctx, v, point.DocumentKind, r.ID, data); err == nil {
+		err = notRemoved(ctx, v, r.ID) // meanwhile: whoever removes it looks for the record after that was said
+	}
+	if err != nil {
 		return fmt.Errorf("writing restore point %q: %w", r.ID, err)
 	}
 	return nil
@@ -94,8 +103,19 @@ func Count(ctx context.Context, v *volume.Vault) (int, error) {
 	return n, nil
 }
 
-// Get returns one record, or ErrPointNotFound.
+// Get returns one record, or ErrPointNotFound, which for some time after its removal is ErrRemoved.
 func Get(ctx context.Context, v *volume.Vault, id string) (point.Record, error) {
+	r, err := get(ctx, v, id)
+	if errors.Is(err, ErrPointNotFound) {
+		if why := notRemoved(ctx, v, id); why != nil {
+			err = fmt.Errorf("restore point %q: %w", id, why)
+		}
+	}
+	return r, err
+}
+
+// get is Get without a look at removals.
+func get(ctx context.Context, v *volume.Vault, id string) (point.Record, error) {
 	d, err := v.Document(ctx, point.DocumentKind, id)
 	if errors.Is(err, volume.ErrDocumentNotFound) {
 		return point.Record{}, fmt.Errorf("restore point %q: %w", id, ErrPointNotFound)

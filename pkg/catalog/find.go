@@ -82,7 +82,7 @@ func candidates(ctx context.Context, v *volume.Vault, q match.Query) ([]point.Re
 
 // named returns the point with the ID, or those whose IDs begin so.
 func (x *index) named(ctx context.Context, q match.Query) ([]point.Record, error) {
-	r, err := Get(ctx, x.vault, q.PointID)
+	r, err := get(ctx, x.vault, q.PointID)
 	if err == nil && (q.Application == "" || q.Application == r.Application) {
 		return []point.Record{r}, nil
 	}
@@ -130,7 +130,7 @@ func (x *index) ids(ctx context.Context, prefix string, n int, way ...string) ([
 func (x *index) read(ctx context.Context, ids []string, application string) ([]point.Record, error) {
 	all := make([]*point.Record, len(ids))
 	err := each(ctx, len(ids), func(ctx context.Context, i int) error {
-		r, err := Get(ctx, x.vault, ids[i])
+		r, err := get(ctx, x.vault, ids[i])
 		if errors.Is(err, ErrPointNotFound) {
 			return nil
 		}

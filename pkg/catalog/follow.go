@@ -58,7 +58,7 @@ func (x *index) ofDay(ctx context.Context, way []string, o order, n int) ([]poin
 // record returns the record at the end of a way, or nil if there is none that is to be found there.
 func (x *index) record(ctx context.Context, way []string) (*point.Record, error) {
 	_, id, _ := strings.Cut(way[len(way)-1], " ") // the moment has no space
-	r, err := Get(ctx, x.vault, id)
+	r, err := get(ctx, x.vault, id)
 	if errors.Is(err, ErrPointNotFound) {
 		return nil, nil
 	}

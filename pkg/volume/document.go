@@ -78,9 +78,6 @@ func (v *Vault) Documents(ctx context.Context, kind, prefix string) ([]Document,
 		return nil, err
 	}
 	infos, err := list(ctx, v.store, documentPrefix+kind+"/")
-	if err == nil {
-		err = v.confirm(ctx)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("listing documents of kind %q: %w", kind, err)
 	}
@@ -93,6 +90,9 @@ func (v *Vault) Documents(ctx context.Context, kind, prefix string) ([]Document,
 			}
 			return v.openDocument(kind, info.Name, data)
 		})
+		if errors.Is(err, store.ErrNotFound) {
+			return nil // deleted meanwhile
+		}
 		if err == nil && strings.HasPrefix(d.Name, prefix) {
 			all[i] = d
 		}
@@ -100,6 +100,9 @@ func (v *Vault) Documents(ctx context.Context, kind, prefix string) ([]Document,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err := v.confirm(ctx); err != nil {
+		return nil, fmt.Errorf("listing documents of kind %q: %w", kind, err)
 	}
 	all = slices.DeleteFunc(all, func(d Document) bool { return d.Name == "" })
 	slices.SortFunc(all, func(a, b Document) int { return strings.Compare(a.Name, b.Name) })
@@ -122,6 +125,19 @@ func (v *Vault) CountDocuments(ctx context.Context, kind string) (int, error) {
 		return 0, fmt.Errorf("counting documents of kind %q: %w", kind, err)
 	}
 	return n, nil
+}
+
+// DeleteDocument deletes a document for good; that there is none is no error. The error matches store.ErrLocked if the store must keep
+// it.
+func (v *Vault) DeleteDocument(ctx context.Context, kind, name string) error {
+	object, err := v.documentObject(kind, name)
+	if err != nil {
+		return err
+	}
+	if err := v.store.Delete(ctx, object); err != nil {
+		return fmt.Errorf("deleting document %q of kind %q: %w", name, kind, err)
+	}
+	return nil
 }
 
 // openDocument decrypts a document, and makes sure that it stands where its kind and name belong.
