@@ -56,6 +56,8 @@ type Volume struct {
 	Capacity    int64     `json:"capacity"`
 	Provisioner string    `json:"provisioner,omitempty"`
 	Taken       time.Time `json:"taken"`
+	// Consistency is left out where it is Crash.
+	Consistency v1alpha1.Consistency `json:"consistency,omitempty"`
 	// Snapshot is the id of the saved volume in the same vault.
 	Snapshot    string `json:"snapshot"`
 	Bytes       int64  `json:"bytes"`

@@ -23,7 +23,7 @@ func whole() point.Record {
 		Revision: v1alpha1.Revision{Repository: "https://git.example.com/shop.git", Ref: "v1.0.0", Commit: "c0ffee", Path: "deploy", Tree: "7ee"},
 		Taken:    at, Completed: at.Add(time.Minute),
 		Volumes: []point.Volume{{
-			Namespace: "shop", Claim: "data-database-0", Labels: map[string]string{"app": "database"}, Capacity: 1 << 30, Taken: at,
+			Namespace: "shop", Claim: "data-database-0", Labels: map[string]string{"app": "database"}, Capacity: 1 << 30, Taken: at, Consistency: v1alpha1.ConsistencyApplication,
 			Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 				Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}},
 			Snapshot: "5", Bytes: 9, Files: 2, ContentRoot: "c", MetaRoot: "m",

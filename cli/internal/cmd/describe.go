@@ -157,9 +157,9 @@ func (d *description) record(r point.Record) {
 		}
 		rows[i] = []string{
 			v.Key(), output.Bytes(v.Bytes), fmt.Sprint(v.Files), output.Bytes(v.Capacity), class, cmp.Or(v.Provisioner, "-"),
-			output.Time(v.Taken), v.Snapshot,
+			output.Time(v.Taken), string(cmp.Or(v.Consistency, v1alpha1.ConsistencyCrash)), v.Snapshot,
 		}
 	}
-	d.table("Volumes", []string{"CLAIM", "DATA", "FILES", "CAPACITY", "CLASS", "PROVISIONER", "TAKEN", "SNAPSHOT"}, rows)
+	d.table("Volumes", []string{"CLAIM", "DATA", "FILES", "CAPACITY", "CLASS", "PROVISIONER", "TAKEN", "CONSISTENCY", "SNAPSHOT"}, rows)
 	d.field("Restore it", "lockstep restore --point "+r.ID)
 }

@@ -97,6 +97,7 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 		return r.fail(p, v1alpha1.ReasonRevisionChanged, "another commit was deployed while the snapshots were taken: their data may be of either")
 	}
 	for i := range p.Status.Volumes {
+		p.Status.Volumes[i].Consistency = v1alpha1.ConsistencyCrash
 		if t := p.Status.Volumes[i].Taken; p.Status.Taken == nil || p.Status.Taken.Before(t) {
 			p.Status.Taken = t
 		}

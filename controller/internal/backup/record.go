@@ -168,6 +168,9 @@ func (r *Reconciler) volumeRecord(ctx context.Context, p *v1alpha1.RestorePoint,
 	if pv.Spec.CSI != nil {
 		v.Provisioner = pv.Spec.CSI.Driver
 	}
+	if c.Consistency != v1alpha1.ConsistencyCrash {
+		v.Consistency = c.Consistency
+	}
 	capacity := spec.Resources.Requests[corev1.ResourceStorage]
 	if c.Capacity != nil && capacity.Cmp(*c.Capacity) < 0 {
 		capacity = *c.Capacity

@@ -110,6 +110,21 @@ const (
 	VolumeFailed       VolumeState = "Failed"
 )
 
+// Consistency says what a volume's data can be relied on for.
+//
+// +kubebuilder:validation:Enum=Application;Crash;Fuzzy
+type Consistency string
+
+const (
+	// ConsistencyApplication says that every pod with the volume was held still by its own application's means while the data's moment was
+	// fixed.
+	ConsistencyApplication Consistency = "Application"
+	// ConsistencyCrash says that the volume is as a power cut would have left it.
+	ConsistencyCrash Consistency = "Crash"
+	// ConsistencyFuzzy says that files were read while they were in use: the volume was never as it was saved.
+	ConsistencyFuzzy Consistency = "Fuzzy"
+)
+
 // VolumeCapture is one expected claim of a point.
 type VolumeCapture struct {
 	Claim string `json:"claim"`
@@ -121,6 +136,9 @@ type VolumeCapture struct {
 	Capacity *resource.Quantity `json:"capacity,omitempty"`
 	// +optional
 	StorageClass string `json:"storageClass,omitempty"`
+	// Consistency is known once the moment of the data is fixed.
+	// +optional
+	Consistency Consistency `json:"consistency,omitempty"`
 	// Taken is the creation time of the volume's snapshot.
 	// +optional
 	Taken *metav1.Time `json:"taken,omitempty"`
