@@ -17,6 +17,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes/fake"
@@ -32,9 +33,11 @@ import (
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
+	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
+	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/residual"
@@ -58,12 +61,30 @@ type world struct {
 	kinds   residual.Discovery
 	// down makes the store unreachable.
 	down bool
+	// tree is what every path has in every repository; empty if Git does not answer.
+	tree string
 }
+
+func (w *world) git(string, git.Options) (trees.Repository, error) {
+	if w.tree == "" {
+		return nil, git.ErrUnreachable
+	}
+	return repository{w.tree}, nil
+}
+
+// repository is a Git repository in which every path has one tree.
+type repository struct{ tree string }
+
+func (r repository) Resolve(_ context.Context, ref git.Ref, path string) (v1alpha1.Revision, error) {
+	return v1alpha1.Revision{Commit: ref.Commit, Path: path, Tree: r.tree}, nil
+}
+
+func (repository) Close() error { return nil }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	s := newScheme(t)
-	cfg, c := testenv.Start(t, s)
+	cfg, c := testenv.Start(t, s, filepath.Join("..", "..", "..", "test", "standin", "crd"))
 	kinds, err := discovery.NewDiscoveryClientForConfig(cfg)
 	must(t, err)
 	w := &world{t: t, c: withWatch(t, cfg, s), clock: &manualClock{now: time.Now()}, kinds: kinds}
@@ -150,6 +171,7 @@ func (w *world) reconciler(c client.Client) *backup.Reconciler {
 	return &backup.Reconciler{
 		Client: c, Reader: c, Kube: fake.NewClientset(), Discovery: w.kinds, Events: record.NewFakeRecorder(1000), Clock: w.clock, Vaults: w.opener,
 		Image: "lockstep.test/controller:dev", Movers: &movers.Room{Reader: c, Client: c, Limits: movers.Limits{Max: 4, PerNode: 4}}, Limits: backup.DefaultLimits(),
+		Trees: &trees.Trees{Reader: c, Open: w.git},
 	}
 }
 
@@ -233,6 +255,7 @@ func TestRestorePoint(t *testing.T) {
 		"a snapshot that fails is named":         testSnapshotFails,
 		"another revision deployed meanwhile":    testRevisionChanged,
 		"no revision":                            testNoRevision,
+		"Argo CD says what runs":                 testArgoCD,
 		"an unbound claim":                       testUnbound,
 		"a claim that is being restored":         testRestoring,
 		"an excluded claim":                      testExcluded,
@@ -420,6 +443,52 @@ func testNoRevision(t *testing.T, w *world) {
 	defer w.annotate(v1alpha1.AnnotationTree, strings.Repeat("7", 40))
 	p := w.request("norevision")
 	w.expectGivingUp(p, v1alpha1.ReasonRevisionUnknown, v1alpha1.AnnotationTree)
+}
+
+// testArgoCD: where the policy came from an Application, the point is of what Argo CD synced last, also while a sync is beginning; and
+// of nothing as soon as that has applied something.
+func testArgoCD(t *testing.T, w *world) {
+	const old, next = "0123456789012345678901234567890123456789", "9876543210987654321098765432109876543210"
+	app := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": map[string]any{"name": "shop-app", "namespace": "default"},
+		"spec": map[string]any{
+			"project": "default", "destination": map[string]any{"server": "https://kubernetes.default.svc"},
+			"source": map[string]any{"repoURL": "https://git.example/shop.git", "path": "deploy", "targetRevision": "main"},
+		},
+		"status": map[string]any{
+			"history":        []any{map[string]any{"id": int64(0), "revision": old, "deployedAt": "2026-01-01T00:00:00Z"}},
+			"operationState": syncing(next, "PreSync"),
+		},
+	}}
+	w.create(app)
+	defer func() { must(t, w.c.Delete(t.Context(), app)) }()
+	w.annotate("argocd.argoproj.io/tracking-id", "shop-app:lockstep.dev/ProtectionPolicy:shop/shop")
+	defer w.annotate("argocd.argoproj.io/tracking-id", "")
+
+	w.expectGivingUp(w.request("argocd-git-silent"), v1alpha1.ReasonRevisionUnknown, "which tree it has at path \"deploy\" only Git can tell")
+	w.tree = strings.Repeat("8", 40)
+	defer func() { w.tree = "" }()
+	p := w.request("argocd")
+	must(t, w.run(w.c, p, cleaned))
+	want := v1alpha1.Revision{Repository: "https://git.example/shop.git", Ref: "main", Commit: old, Path: "deploy", Tree: w.tree}
+	if !conditions.IsReady(p) || p.Status.Revision == nil || *p.Status.Revision != want {
+		t.Errorf("the point is of %+v: %+v", p.Status.Revision, p.Status.Conditions)
+	}
+
+	begun := w.request("argocd-begun")
+	must(t, w.run(w.c, begun, func(p *v1alpha1.RestorePoint) bool { return p.Status.StartedAt != nil }))
+	app.Object["status"].(map[string]any)["operationState"] = syncing(next, "Sync")
+	must(t, w.c.Update(t.Context(), app))
+	must(t, w.run(w.c, begun, cleaned))
+	w.expectFailure(begun, v1alpha1.ReasonRevisionChanged, "another commit was deployed")
+	w.expectGivingUp(w.request("argocd-mixed"), v1alpha1.ReasonRevisionUnknown, "a sync of Application default/shop-app to commit 9876543 is Running and has applied something already")
+}
+
+// syncing is a sync that runs and has applied an object in a phase.
+func syncing(commit, phase string) map[string]any {
+	return map[string]any{"phase": "Running", "startedAt": "2026-01-02T00:00:00Z", "operation": map[string]any{"sync": map[string]any{"revision": commit}},
+		"syncResult": map[string]any{"revision": commit, "resources": []any{
+			map[string]any{"group": "batch", "version": "v1", "kind": "Job", "namespace": "shop", "name": "j", "status": "Synced", "syncPhase": phase}}}}
 }
 
 // expectGivingUp runs a point that waits for what it lacks, until it has waited long enough.

@@ -84,9 +84,9 @@ func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (*v1
 	if err != nil {
 		return nil, nil, err
 	}
-	revision, err := Running(pol)
+	revision, err := r.running(ctx, pol, nil)
 	if err != nil {
-		return nil, nil, lacks(v1alpha1.ReasonRevisionUnknown, "%w", err)
+		return nil, nil, err
 	}
 	claims, err := policy.Claims(ctx, r.Client, pol)
 	if invalid := (*policy.InvalidError)(nil); errors.As(err, &invalid) {

@@ -31,6 +31,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/status"
+	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/residual"
@@ -91,6 +92,7 @@ type Reconciler struct {
 	Image  string
 	Movers *movers.Room
 	Limits Limits
+	Trees  *trees.Trees
 }
 
 // SetupWithManager registers the reconciler.

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -92,8 +93,11 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 	if err != nil {
 		return r.refuse(p, err)
 	}
-	now, err := Running(pol)
-	if err != nil || now != *p.Status.Revision {
+	now, err := r.running(ctx, pol, p.Status.Revision)
+	if lack := (*notReady)(nil); err != nil && !errors.As(err, &lack) {
+		return ctrl.Result{}, err // the cluster does not answer
+	}
+	if err != nil || !sameDeploy(now, *p.Status.Revision) {
 		return r.fail(p, v1alpha1.ReasonRevisionChanged, "another commit was deployed while the snapshots were taken: their data may be of either")
 	}
 	for i := range p.Status.Volumes {

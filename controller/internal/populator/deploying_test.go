@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 )
@@ -140,7 +141,8 @@ func TestEngineNamesTheCommit(t *testing.T) {
 				tt.change(s)
 			}
 			asked := 0
-			s.OpenRepository = func(_ string, o git.Options) (Repository, error) {
+			s.Trees.Reader = s.Reader
+			s.Trees.Open = func(_ string, o git.Options) (trees.Repository, error) {
 				if o.Auth.Username != "lockstep" {
 					t.Errorf("Git is asked as %q", o.Auth.Username)
 				}
@@ -162,7 +164,7 @@ func TestFirstDeployNeedsNoGit(t *testing.T) {
 	s := newScene(t)
 	s.withEngines()
 	s.policy.Annotations, s.policy.Labels = nil, fluxLabels()
-	s.OpenRepository = func(string, git.Options) (Repository, error) {
+	s.Trees.Open = func(string, git.Options) (trees.Repository, error) {
 		t.Error("Git was asked")
 		return nil, errors.New("asked")
 	}

@@ -225,7 +225,7 @@ func (r *Reconciler) find(ctx context.Context, claim *corev1.PersistentVolumeCla
 		return a
 	}
 	if at.Tree == "" {
-		if query.Revision.Tree, err = r.treeOf(ctx, at); err != nil {
+		if query.Revision.Tree, err = r.Trees.Of(ctx, at.Revision, at.secret); err != nil {
 			a.other = unknown("vault %q holds no point of commit %s, and whether one of another commit fits, which deploys the same, only Git can tell: %v. "+
 				"Where Lockstep cannot read the repository, write what is deployed onto policy %q, with the annotations %s, %s, %s and %s",
 				a.vault, revision.Short(at.Commit), err, policy.Name,

@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
-	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -45,10 +45,7 @@ type Reconciler struct {
 	Events record.EventRecorder
 	Vaults Vaults
 	Now    func() time.Time
-	// OpenRepository is git.Open if nil.
-	OpenRepository func(url string, o git.Options) (Repository, error)
-
-	trees trees
+	Trees  *trees.Trees
 }
 
 const (

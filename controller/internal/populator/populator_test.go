@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/point"
@@ -105,7 +106,7 @@ func newScene(t *testing.T, points ...point.Record) *scene {
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}},
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "wait"}, VolumeBindingMode: &wait},
 	).Build()
-	s.Reconciler = &Reconciler{Client: c, Reader: c, Events: s.events, Vaults: s.vaults, Now: func() time.Time { return now }}
+	s.Reconciler = &Reconciler{Client: c, Reader: c, Events: s.events, Vaults: s.vaults, Now: func() time.Time { return now }, Trees: &trees.Trees{Reader: c}}
 	return s
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
 	"github.com/lockstep-dr/lockstep/controller/internal/populator"
 	"github.com/lockstep-dr/lockstep/controller/internal/restore"
+	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 )
@@ -158,13 +159,14 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 	measured := controller.NewMetrics(mgr, collected, v1alpha1.Finalizer)
 	room := &movers.Room{Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Limits: o.Movers}
 	opener := &vaults.Opener{Reader: mgr.GetAPIReader(), Pod: o.Pod}
+	known := &trees.Trees{Reader: mgr.GetAPIReader()}
 	for _, r := range []interface{ SetupWithManager(ctrl.Manager) error }{
 		&vaults.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}, Vaults: opener},
-		&populator.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Vaults: opener, Now: time.Now},
+		&populator.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Vaults: opener, Now: time.Now, Trees: known},
 		&policy.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}},
 		&backup.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Discovery: kube.Discovery(), Events: recorder, Metrics: measured, Clock: clock.RealClock{},
-			Vaults: opener, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(),
+			Vaults: opener, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(), Trees: known,
 		},
 		restore.New(restore.Deps{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Metrics: measured,

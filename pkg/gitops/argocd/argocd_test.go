@@ -1,6 +1,8 @@
 package argocd
 
 import (
+	cmpor "cmp"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -339,5 +341,109 @@ func TestLost(t *testing.T) {
 	c.Remove(app)
 	if _, err := a.Observe(ctx, task("first")); !errors.Is(err, gitops.ErrLost) || !strings.Contains(err.Error(), "Application argocd/app is gone") {
 		t.Errorf("what is gone: %v", err)
+	}
+}
+
+// TestRunning: what runs is the last entry of the history, until a sync has applied something and has not succeeded.
+func TestRunning(t *testing.T) {
+	const next, tracked = "9876543210987654321098765432109876543210", "app:lockstep.dev/ProtectionPolicy:shop/shop"
+	history := func(entries ...any) map[string]any { return map[string]any{"history": entries} }
+	with := func(status map[string]any, phase string, resources ...any) map[string]any {
+		status["operationState"] = map[string]any{"phase": phase, "syncResult": map[string]any{"revision": next, "resources": resources}}
+		return status
+	}
+	resource := func(fields ...string) map[string]any {
+		r := map[string]any{"kind": "Service"}
+		for i := 0; i < len(fields); i += 2 {
+			r[fields[i]] = fields[i+1]
+		}
+		return r
+	}
+	ran := func() map[string]any {
+		return history(map[string]any{"revision": "1111111111111111111111111111111111111111"}, map[string]any{"revision": commit})
+	}
+	for name, c := range map[string]struct {
+		app    string // single by default
+		status map[string]any
+		commit string
+		path   string // deploy by default
+		why    string
+		mixed  bool
+	}{
+		"the last of the history": {status: ran(), commit: commit},
+		"a sync that only checks": {status: with(ran(), "Running"), commit: commit},
+		"a sync at its hooks":     {status: with(ran(), "Running", resource("syncPhase", "PreSync", "hookPhase", "Running", "hookType", "PreSync")), commit: commit},
+		"a sync whose hook failed": {
+			status: with(ran(), "Failed", resource("syncPhase", "PreSync", "hookPhase", "Failed"), resource("syncPhase", "Sync", "status", "SyncFailed")), commit: commit},
+		"a sync that has applied": {
+			status: with(ran(), "Running", resource("syncPhase", "Sync", "status", "Synced")), mixed: true, why: "to commit 9876543 is Running and has applied something"},
+		"a sync that has failed half way": {status: with(ran(), "Failed", resource("status", "Pruned")), mixed: true, why: "is Failed and has applied something"},
+		"a hook beside the sync":          {status: with(ran(), "Error", resource("syncPhase", "Sync", "hookPhase", "Failed")), mixed: true, why: "is Error and has applied"},
+		"a sync that has succeeded":       {status: with(ran(), "Succeeded", resource("syncPhase", "Sync", "status", "Synced")), commit: commit},
+		"nothing yet":                     {why: "Application argocd/app has not synced a commit yet"},
+		"compared only":                   {status: map[string]any{"sync": map[string]any{"status": "OutOfSync", "revision": commit}}, why: "has not synced a commit yet"},
+		"several sources": {app: several5, commit: commit,
+			status: history(map[string]any{"revisions": []any{"1.2.3", commit, next, next, next}, "sources": []any{
+				map[string]any{"repoURL": "https://charts.example.org", "chart": "redis"}, map[string]any{"repoURL": url, "path": "old", "targetRevision": "main"}}}),
+			path: "old"},
+		"several paths": {app: several5, status: history(map[string]any{"revisions": []any{"1.2.3", commit, commit, commit, commit}}), why: "deploys several paths"},
+		"a chart": {app: strings.Replace(single, "path: deploy", "chart: shop", 1), status: history(map[string]any{"revision": "1.2.3"}),
+			why: "deploys no path of a Git repository"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clusterOf, a := newArgo(t, cmpor.Or(c.app, single))
+			if c.status != nil {
+				clusterOf.Set(app, c.status, "status")
+			}
+			o := &unstructured.Unstructured{}
+			o.SetAnnotations(map[string]string{annotationTracking: tracked})
+			got, err := a.Running(t.Context(), o)
+			must(t, err)
+			if got == nil || got.Revision.Commit != c.commit || got.Mixed != c.mixed || !strings.Contains(got.Why, c.why) || c.why == "" && got.Why != "" {
+				t.Fatalf("%+v", got)
+			}
+			if c.commit != "" && got.Revision.Path != cmpor.Or(c.path, "deploy") {
+				t.Errorf("path %q", got.Revision.Path)
+			}
+		})
+	}
+	_, a := newArgo(t, single)
+	for _, o := range []*unstructured.Unstructured{{}, {Object: map[string]any{"metadata": map[string]any{"labels": map[string]any{labelInstance: "chart"}}}}} {
+		if got, err := a.Running(t.Context(), o); got != nil || err != nil {
+			t.Errorf("of what is none of Argo CD's: %+v, %v", got, err)
+		}
+	}
+}
+
+// TestCredentials: Lockstep asks Git with what Argo CD does, where that is for HTTP.
+func TestCredentials(t *testing.T) {
+	secret := func(name, kind, url, key string) string {
+		encode := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+		return "apiVersion: v1\nkind: Secret\nmetadata: {name: " + name + ", namespace: argocd, labels: {argocd.argoproj.io/secret-type: " + kind + "}}\n" +
+			"data: {url: " + encode(url) + ", " + key + ": " + encode("x") + "}\n"
+	}
+	for name, c := range map[string]struct {
+		secrets []string
+		want    string
+	}{
+		"none":                   {},
+		"the repository's":       {[]string{secret("own", "repository", url+".git", "password"), secret("all", "repo-creds", "https://git.example.org", "password")}, "own"},
+		"a template":             {[]string{secret("all", "repo-creds", "https://git.example.org", "bearerToken"), secret("other", "repository", "https://git.example.org/o", "password")}, "all"},
+		"the longest template":   {[]string{secret("long", "repo-creds", "https://git.example.org/sh", "password"), secret("all", "repo-creds", "https://git", "password")}, "long"},
+		"an SSH key is no help":  {[]string{secret("ssh", "repository", url, "sshPrivateKey")}, ""},
+		"another kind of Secret": {[]string{secret("cluster", "cluster", url, "password")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := strings.Replace(single, "spec:", "status: {history: [{revision: "+commit+"}]}\nspec:", 1)
+			kinds := []schema.GroupVersionKind{{Group: "argoproj.io", Version: "v1alpha1", Kind: "Application"}, {Version: "v1", Kind: "Secret"}}
+			a := Argo{Cluster: gitopstest.New(t, kinds, strings.Join(append(c.secrets, app), "---\n")).Cluster}
+			o := &unstructured.Unstructured{}
+			o.SetAnnotations(map[string]string{annotationTracking: "app:"})
+			got, err := a.Running(t.Context(), o)
+			must(t, err)
+			if got.Revision.Commit != commit || got.Secret.Name != c.want {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }

@@ -162,20 +162,23 @@ func field(source map[string]any, name string) string {
 
 // sourcesOf are the sources of an Application, whether it has one or several. They are the object's own.
 func sourcesOf(u *unstructured.Unstructured) []map[string]any {
-	if list, _, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "sources"); list != nil {
-		var out []map[string]any
-		items, _ := list.([]any)
-		for _, item := range items {
-			if s, ok := item.(map[string]any); ok {
-				out = append(out, s)
-			}
-		}
-		if len(out) > 0 {
-			return out
+	spec, _ := u.Object["spec"].(map[string]any)
+	return sourcesIn(spec)
+}
+
+// sourcesIn are the sources that a part of an Application names.
+func sourcesIn(part map[string]any) []map[string]any {
+	var out []map[string]any
+	several, _ := part["sources"].([]any)
+	for _, item := range several {
+		if s, ok := item.(map[string]any); ok {
+			out = append(out, s)
 		}
 	}
-	single, _, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "source")
-	if s, ok := single.(map[string]any); ok {
+	if len(out) > 0 {
+		return out
+	}
+	if s, ok := part["source"].(map[string]any); ok {
 		return []map[string]any{s}
 	}
 	return nil
