@@ -21,6 +21,8 @@ var (
 	ErrLastKey = errors.New("no other key is known to open the vault")
 	// ErrSnapshotNotFound says that the snapshot is proven absent from this Vault.
 	ErrSnapshotNotFound = errors.New("snapshot not found")
+	// ErrSnapshotExists says that the Vault holds another snapshot of this id. It is unchanged.
+	ErrSnapshotExists = errors.New("another snapshot has this id")
 	// ErrDocumentNotFound says that the document is proven absent from this Vault.
 	ErrDocumentNotFound = errors.New("document not found")
 	// ErrDocumentExists says that there is a document of that kind and name already. It is unchanged.

@@ -35,6 +35,10 @@ type marking struct {
 	// tolerate takes damage, and returns the error that ends the marking, if any.
 	tolerate func(error) error
 	absent   atomic.Bool // a chunk is in no pack that exists
+	// take, if there is one, is told of each chunk when it is first marked, from several goroutines at once, and settle is called from
+	// time to time, and at the end of each snapshot, when nothing is being fetched.
+	take   func(d Hash, meta bool)
+	settle func(context.Context) error
 
 	mu    sync.Mutex
 	lists []pendingList
@@ -43,7 +47,10 @@ type marking struct {
 // newMarking returns a marking of the chunks of x, which f reads.
 func newMarking(f *fetcher, x *index, tolerate func(error) error) *marking {
 	n := len(x.places.slots)
-	return &marking{f: f, x: x, keys: &f.vault.keys, used: newBitmap(n), meta: newBitmap(n), tolerate: tolerate}
+	return &marking{
+		f: f, x: x, keys: &f.vault.keys, used: newBitmap(n), meta: newBitmap(n), tolerate: tolerate,
+		take: func(Hash, bool) {}, settle: func(context.Context) error { return nil },
+	}
 }
 
 type pendingList struct {
@@ -53,13 +60,20 @@ type pendingList struct {
 }
 
 // chunk marks a chunk of a file.
-func (m *marking) chunk(d Hash) { m.mark(d) }
+func (m *marking) chunk(d Hash) {
+	if _, fresh := m.mark(d); fresh {
+		m.take(d, false)
+	}
+}
 
 // part marks a chunk of a tree, and tells whether it must be looked into.
 func (m *marking) part(d Hash) bool {
 	n, fresh := m.mark(d)
 	if n >= 0 {
 		m.meta.set(n)
+	}
+	if fresh {
+		m.take(d, true)
 	}
 	return fresh
 }
@@ -96,6 +110,9 @@ func (m *marking) snapshot(ctx context.Context, r *record) error {
 				return err
 			}
 			wants = wants[:0]
+			if err := m.settle(ctx); err != nil {
+				return err
+			}
 		}
 		if len(m.lists) >= listsPending || i == len(table)-1 {
 			if err := m.fetchLists(ctx); err != nil {
@@ -103,7 +120,7 @@ func (m *marking) snapshot(ctx context.Context, r *record) error {
 			}
 		}
 	}
-	return nil
+	return m.settle(ctx)
 }
 
 func (m *marking) damage(err error) error {
@@ -176,6 +193,9 @@ func (m *marking) fetchLists(ctx context.Context) error {
 		}
 		m.lists = append(m.lists[:0:0], m.lists[n:]...)
 		if err := m.f.fetch(ctx, wants); err != nil {
+			return err
+		}
+		if err := m.settle(ctx); err != nil {
 			return err
 		}
 	}

@@ -147,7 +147,8 @@ type verification struct {
 	x       *index
 	f       *fetcher
 	marking *marking
-	amiss   bool   // some snapshot is hurt
+	only    map[packID]bool // if not nil, the packs to read
+	amiss   bool            // some snapshot is hurt
 	bad     bitmap // places of chunks, by their position in the table, that were found damaged
 
 	mu     sync.Mutex
@@ -297,6 +298,7 @@ func (c *verification) chosen() []uint32 {
 	var todo []uint32
 	for i := range c.x.packs {
 		sampled := c.options.Sample <= 0 || c.options.Level < VerifyData || rand.Float64() < c.options.Sample
+		sampled = sampled && (c.only == nil || c.only[c.x.packs[i].id])
 		if !c.x.packs[i].missing && sampled && (len(c.options.Snapshots) == 0 || needed.has(i)) {
 			todo = append(todo, uint32(i))
 		}
