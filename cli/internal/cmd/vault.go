@@ -20,9 +20,9 @@ import (
 )
 
 func (p *Program) vaultCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vault", Short: "Make a vault, keep its keys, repair it, list those of the cluster"}
+	cmd := &cobra.Command{Use: "vault", Short: "Make a vault, keep its keys, copy and repair it, list those of the cluster"}
 	cmd.AddCommand(p.vaultInitCommand(), p.vaultListCommand(), p.vaultKeyCommand(), p.vaultRepairCommand(),
-		p.vaultReindexCommand())
+		p.vaultReindexCommand(), p.vaultCopyCommand())
 	return cmd
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
 	"github.com/lockstep-dr/lockstep/cli/internal/kube"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/backend"
@@ -300,7 +301,7 @@ func Explain(err error) error {
 	case errors.Is(err, volume.ErrOvertaken):
 		return fault.New(fault.Failed, "Run it again: what is durable is not stored again.", "%w", err)
 	case errors.Is(err, volume.ErrSnapshotNotFound), errors.Is(err, volume.ErrDocumentNotFound), errors.Is(err, volume.ErrPathNotFound),
-		errors.Is(err, volume.ErrKeyNotFound):
+		errors.Is(err, volume.ErrKeyNotFound), errors.Is(err, catalog.ErrPointNotFound):
 		return fault.New(fault.Absent, "", "%w", err)
 	case errors.As(err, &files):
 		return fault.New(fault.Failed, "", "%w", err)
