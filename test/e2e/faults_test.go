@@ -362,6 +362,7 @@ func fillStorage(ctx context.Context, t *testing.T, _ *site) {
 		err := shared.dr.List(ctx, &volumes)
 		return !slices.ContainsFunc(volumes.Items, func(v corev1.PersistentVolume) bool { return v.Status.Phase == corev1.VolumeReleased }), err
 	}))
+	must(t, shared.dr.SettleStorage(ctx))
 	file := filepath.Join(t.TempDir(), "filler.yaml")
 	must(t, os.WriteFile(file, []byte(filler), 0o644))
 	_, err := shared.dr.Kubectl(ctx, "apply", "-f", file)

@@ -2,9 +2,11 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,6 +29,18 @@ func (c *Cluster) KillAPIServer() error {
 // pod, as a reboot does. What belongs to the node is started again after a second; what was written stays.
 func (c *Cluster) KillNode() error {
 	return c.kill(func(program string) bool { return !slices.Contains(controlPlane, program) })
+}
+
+// SettleStorage returns when the room of deleted volumes has been given back: btrfs does so in its own time, half a minute later at times.
+func (c *Cluster) SettleStorage(ctx context.Context) error {
+	pool := fmt.Sprintf("/proc/%d/root/run/lockstep/pool", c.PID) // as test/cluster mounts it
+	// The first writes the deletions down, which wakes what carries them out; the second waits for it.
+	for _, action := range []string{"filesystem", "subvolume"} {
+		if out, err := exec.CommandContext(ctx, "btrfs", action, "sync", pool).CombinedOutput(); err != nil {
+			return fmt.Errorf("btrfs %s sync: %w: %s", action, err, trim(out))
+		}
+	}
+	return nil
 }
 
 // kill ends those processes of the cluster whose program matches, and those that they start while they are being killed. It is done
