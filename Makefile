@@ -122,3 +122,7 @@ bench-engine: build ## Measure the engine beside restic and kopia (50 minutes; l
 .PHONY: bench-restore
 bench-restore: lab ## Measure restores beside kubectl and a plain copy, on a real cluster (BENCH="-volumes 1,4 -objects 200 -rounds 1" is quick).
 	go run ./test/benchrestore -v $(BENCH)
+
+.PHONY: bench-scale
+bench-scale: build $(BIN)/cluster ## Measure the controller beside 1,000 policies and 10,000 points on a real API server (20 minutes; BENCH="-policies 50 -rest 10s" is quick).
+	go run ./test/benchscale $(BENCH)

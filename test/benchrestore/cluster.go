@@ -45,7 +45,7 @@ func begin(o options) (*bench, error) {
 		return nil, err
 	}
 	return &bench{
-		options: o, started: time.Now(), dir: dir, key: filepath.Join(dir, "vault.key"), report: report{options: o, machine: machine()},
+		options: o, started: time.Now(), dir: dir, key: filepath.Join(dir, "vault.key"), report: report{options: o, machine: lab.Machine()},
 	}, nil
 }
 

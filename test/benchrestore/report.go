@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
-	"strings"
 )
 
 // The gaps that are wanted, as ratios to what is needed without Lockstep. That of the volumes is for the largest number.
@@ -133,24 +130,4 @@ func (r *report) save(path string) error {
 		return err
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o644)
-}
-
-// machine says what this runs on.
-func machine() string {
-	release, _ := os.ReadFile("/proc/sys/kernel/osrelease") // where there is none, it is left out
-	return fmt.Sprintf("%d cores of %s, Linux %s, %s", runtime.NumCPU(), processor(), strings.TrimSpace(string(release)), runtime.Version())
-}
-
-func processor() string {
-	f, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
 }

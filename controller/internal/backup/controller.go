@@ -101,7 +101,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("backup").
 		WithOptions(ctrlruntime.Options{MaxConcurrentReconciles: 4}).
-		For(&v1alpha1.RestorePoint{}, builder.WithPredicates(predicate.Or(
+		For(&v1alpha1.RestorePoint{}, builder.WithPredicates(predicate.NewPredicateFuncs(undone), predicate.Or(
 			predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&batchv1.Job{}, temporary).
 		Watches(&corev1.PersistentVolumeClaim{}, temporary).
@@ -115,11 +115,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	if err := r.Reader.Get(ctx, req.NamespacedName, p); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	start := r.Clock.Now()
 	patcher := patch.NewSerialPatcher(p, r.Client)
 	defer func() {
-		r.Metrics.RecordReadiness(ctx, p)
-		r.Metrics.RecordDuration(ctx, p, start)
+		r.measure(ctx, p)
 		err = errors.Join(err, status.Patch(ctx, patcher, p))
 	}()
 	switch {
@@ -154,6 +152,22 @@ func (r *Reconciler) advance(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 
 // finished reports whether a point is done for good, one way or the other.
 func finished(p *v1alpha1.RestorePoint) bool { return conditions.IsReady(p) || conditions.IsStalled(p) }
+
+// undone reports whether anything may be left to do for a point. Nearly all points of a cluster are good and cleaned up: to look at each
+// of them live whenever the controller starts would keep the API server busy for nothing.
+func undone(o client.Object) bool {
+	p, ok := o.(*v1alpha1.RestorePoint)
+	return !ok || !conditions.IsReady(p) || !p.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(p, v1alpha1.Finalizer)
+}
+
+// measure keeps the metrics of points that are under way or failed. Those of all good points would be most of the controller's memory.
+func (r *Reconciler) measure(ctx context.Context, p *v1alpha1.RestorePoint) {
+	if undone(p) {
+		r.Metrics.RecordReadiness(ctx, p)
+		return
+	}
+	r.Metrics.DeleteCondition(ctx, p, v1alpha1.ConditionReady)
+}
 
 // progress says what is being done, and when to look again.
 func (r *Reconciler) progress(p *v1alpha1.RestorePoint, message string, again time.Duration) (ctrl.Result, error) {

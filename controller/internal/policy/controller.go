@@ -17,9 +17,11 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"github.com/fluxcd/pkg/runtime/conditions"
 	"github.com/fluxcd/pkg/runtime/controller"
 	"github.com/fluxcd/pkg/runtime/patch"
 
@@ -51,7 +53,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace)).
 		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(ofPoint)).
-		Watches(&v1alpha1.Vault{}, handler.EnqueueRequestsFromMapFunc(r.ofVault)).
+		Watches(&v1alpha1.Vault{}, handler.EnqueueRequestsFromMapFunc(r.ofVault), builder.WithPredicates(readinessChanged())).
 		Complete(r)
 }
 
@@ -160,6 +162,20 @@ func (r *Reconciler) ofVault(ctx context.Context, o client.Object) []ctrl.Reques
 		return nil
 	}
 	return requests(list.Items, func(p *v1alpha1.ProtectionPolicy) bool { return slices.Contains(p.Spec.Vaults, o.GetName()) })
+}
+
+// readinessChanged lets through what a policy says of its vault. That the vault was looked at once more is no news to every policy of
+// the cluster.
+func readinessChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(*v1alpha1.Vault)
+		after, also := e.ObjectNew.(*v1alpha1.Vault)
+		if !ok || !also {
+			return true
+		}
+		old, ready := conditions.Get(before, v1alpha1.ConditionReady), conditions.Get(after, v1alpha1.ConditionReady)
+		return old == nil || ready == nil || old.Status != ready.Status || old.Message != ready.Message
+	}}
 }
 
 func ofPoint(_ context.Context, o client.Object) []ctrl.Request {

@@ -52,8 +52,8 @@ type Options struct {
 	// Movers bounds the movers of all points and restores together.
 	Movers movers.Limits
 
-	MetricsAddr, HealthAddr string
-	LeaderElection          leaderelection.Options
+	MetricsAddr, HealthAddr, ProfileAddr string
+	LeaderElection                       leaderelection.Options
 }
 
 // Scheme holds the kinds that the controller speaks.
@@ -106,6 +106,7 @@ func managerOptions(s *runtime.Scheme, o Options) ctrl.Options {
 		Logger:                        ctrl.Log,
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddr},
 		HealthProbeBindAddress:        o.HealthAddr,
+		PprofBindAddress:              o.ProfileAddr,
 		LeaderElection:                o.LeaderElection.Enable,
 		LeaderElectionID:              name,
 		LeaderElectionNamespace:       v1alpha1.SystemNamespace,
