@@ -56,7 +56,7 @@ test-tools: # The system's own tools, which tests compare trees with.
 .PHONY: test-packages
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
-	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) -timeout 30m ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/reader/... ./test/shop/...
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) -timeout 30m ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/reader/... ./test/shop/...
 
 .PHONY: test-stores
 test-stores: $(BIN)/cluster ## Run the store tests on a real S3 server (Ceph), Object Lock among them.
@@ -81,7 +81,7 @@ $(BIN)/cluster: $(shell find test/cluster -name '*.go' -o -name 'go.*' 2>/dev/nu
 
 .PHONY: image
 image: build $(BIN)/cluster ## Pack the controller's image into bin/image.tar.
-	$(BIN)/cluster image pack -o $(BIN)/image.tar -t $(IMAGE) -e /controller controller=$(BIN)/controller
+	$(BIN)/cluster image pack -o $(BIN)/image.tar -t $(IMAGE) -e /controller controller=$(BIN)/controller lockstep=$(BIN)/lockstep
 
 ##@ Develop
 

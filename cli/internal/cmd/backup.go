@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
+	"github.com/lockstep-dr/lockstep/cli/internal/kube"
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
 	"github.com/lockstep-dr/lockstep/cli/internal/progress"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -23,6 +24,7 @@ type backupOptions struct {
 	before  string
 	wait    bool
 	timeout time.Duration
+	argocd  argocdOptions
 	format  output.Format
 }
 
@@ -31,7 +33,12 @@ func (o *backupOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.before, "before", "", "full commit that is about to be deployed, to be noted in the point")
 	f.BoolVar(&o.wait, "wait", true, "wait until the point is durable in the vault")
 	f.DurationVar(&o.timeout, "timeout", 0, "give up waiting after this time; the controller goes on (default: never)")
+	f.BoolVar(&o.argocd.presync, "argocd-presync", false, "run as a PreSync hook of Argo CD: the point before the sync that is under way")
+	f.BoolVar(&o.argocd.postsync, "argocd-postsync", false, "run as a PostSync hook of Argo CD: ask for the point after the sync that is under way, and do not wait for it")
+	f.BoolVar(&o.argocd.approve, "argocd-approve", false, "when the point is complete, let the Application sync what it waits with (strict mode)")
+	f.StringVar(&o.argocd.application, "argocd-application", "", "[NAMESPACE/]NAME of the Application (default: the one that the policy came from)")
 	o.format.AddFlag(cmd)
+	cmd.MarkFlagsMutuallyExclusive("argocd-presync", "argocd-postsync", "argocd-approve")
 }
 
 func (p *Program) backupCommand() *cobra.Command {
@@ -43,7 +50,8 @@ func (p *Program) backupCommand() *cobra.Command {
 
 The command is done when every volume and the record are durable in the vault.`,
 		Example: `  lockstep backup shop -n shop
-  lockstep backup shop -n shop --before "$(git rev-parse HEAD)"`,
+  lockstep backup shop -n shop --before "$(git rev-parse HEAD)"
+  lockstep backup shop -n shop --argocd-approve`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: p.completePolicies,
 		RunE:              runs(func(ctx context.Context, args []string) error { return p.backup(ctx, args[0], o) }),
@@ -58,15 +66,21 @@ func (p *Program) backup(ctx context.Context, policy string, o backupOptions) er
 		return err
 	}
 	policy = strings.TrimPrefix(policy, "policy/")
-	if err := findPolicy(ctx, c, c.Namespace, policy); err != nil {
+	if err := o.argocd.check(o.before); err != nil {
 		return err
 	}
-	point, err := p.createPoint(ctx, c, c.Namespace, policy, o.before)
-	if err != nil {
+	o.wait = o.wait && !o.argocd.postsync || o.argocd.presync || o.argocd.approve
+	point, err := p.askForPoint(ctx, c, policy, &o)
+	if err != nil || point == nil {
 		return err
 	}
 	if o.wait {
 		if err := p.waitForPoint(ctx, p.waiter(c, o.timeout), point); err != nil {
+			return err
+		}
+	}
+	if o.argocd.approve {
+		if err := p.approve(ctx, c, o.argocd.approves, o.argocd.revisions); err != nil {
 			return err
 		}
 	}
@@ -77,6 +91,22 @@ func (p *Program) backup(ctx context.Context, policy string, o backupOptions) er
 		}
 		return pointSummary(w, point)
 	})
+}
+
+// askForPoint makes the point that the flags ask for; nil if there is nothing to save.
+func (p *Program) askForPoint(ctx context.Context, c *kube.Cluster, policy string, o *backupOptions) (*v1alpha1.RestorePoint, error) {
+	if o.argocd.presync || o.argocd.postsync {
+		return p.syncPoint(ctx, c, policy, *o)
+	}
+	if err := findPolicy(ctx, c, c.Namespace, policy); err != nil {
+		return nil, err
+	}
+	if o.argocd.approve {
+		if err := p.toApprove(ctx, c, policy, o); err != nil {
+			return nil, err
+		}
+	}
+	return p.createPoint(ctx, c, c.Namespace, policy, o.before)
 }
 
 // createPoint makes a RestorePoint by hand.

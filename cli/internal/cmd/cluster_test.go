@@ -40,7 +40,7 @@ func startCluster(t *testing.T, withKinds bool) *testCluster {
 	}
 	env := &envtest.Environment{ErrorIfCRDPathMissing: true}
 	if withKinds {
-		env.CRDDirectoryPaths = []string{filepath.Join("..", "..", "..", "manifests", "crd")}
+		env.CRDDirectoryPaths = []string{filepath.Join("..", "..", "..", "manifests", "crd"), filepath.Join("..", "..", "..", "test", "standin", "crd")}
 	}
 	cfg, err := env.Start()
 	if err != nil {
@@ -214,6 +214,7 @@ func TestCommandsOnACluster(t *testing.T) {
 		run  func(*testing.T, *testCluster)
 	}{
 		{"Backup", testBackup},
+		{"ArgoCD", testArgoCD},
 		{"Restore", testRestore},
 		{"Release", testRelease},
 		{"Status", testStatus},

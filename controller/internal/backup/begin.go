@@ -70,7 +70,11 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 
 // hold lets the point wait for what it lacks, for a while.
 func (r *Reconciler) hold(p *v1alpha1.RestorePoint, lack *notReady) (ctrl.Result, error) {
-	if lack.final || r.Clock.Since(p.CreationTimestamp.Time) > r.Limits.Begin {
+	limit := r.Limits.Begin
+	if p.Spec.Trigger == v1alpha1.TriggerPostDeploy {
+		limit = r.Limits.Deploy
+	}
+	if lack.final || r.Clock.Since(p.CreationTimestamp.Time) > limit {
 		return r.fail(p, lack.reason, lack.Error())
 	}
 	conditions.MarkReconciling(p, lack.reason, "%s", lack)

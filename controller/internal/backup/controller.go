@@ -57,6 +57,8 @@ import (
 type Limits struct {
 	// Begin is how long a point waits for what it needs before it fails: its policy, a revision, bound claims.
 	Begin time.Duration
+	// Deploy is that for a point after a deploy, which may be asked for while the deploy is still ending.
+	Deploy time.Duration
 	// Cut is how long the storage may take until the moment of each snapshot is fixed.
 	Cut time.Duration
 	// Point bounds everything, and every mover.
@@ -71,7 +73,7 @@ type Limits struct {
 // DefaultLimits suit real clusters.
 func DefaultLimits() Limits {
 	return Limits{
-		Begin: time.Minute, Cut: 10 * time.Minute, Point: 24 * time.Hour,
+		Begin: time.Minute, Deploy: 15 * time.Minute, Cut: 10 * time.Minute, Point: 24 * time.Hour,
 		Retries: 3, RetryAfter: 10 * time.Second, Poll: time.Second, Soon: 100 * time.Millisecond,
 	}
 }
