@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
-var pruneSoak = flag.Duration("prune-soak", 5*time.Second, "how long TestPruneBesideSaves runs")
+var pruneSoak = flag.Duration("prune-soak", 5*time.Second, "how long each of the tests of prunes beside saves and loads runs")
 
 // at has meanwhile run by itself when the nth operation on the store begins, which waits for it.
 func (w *world) at(n int, meanwhile func()) {
@@ -150,20 +152,68 @@ func TestLoadBesidePrunes(t *testing.T) {
 	}
 }
 
-// soak is what goes on in TestPruneBesideSaves.
+// soak is what goes on in the tests of prunes beside saves and loads.
 type soak struct {
 	*world
-	until            time.Time
-	saved, overtaken atomic.Int64
-	pruned, deleted  atomic.Int64
-	disturbed        atomic.Int64
+	until time.Time
+	prune volume.PruneOptions
+	// faulty says that the store fails now and then, and so what is done with it.
+	faulty bool
+
+	mu sync.Mutex
+	// promised are the snapshots of saves that reported success, and that nobody has begun to forget.
+	promised map[string]bool
+
+	saved, overtaken, failed atomic.Int64
+	loaded, pruned, deleted  atomic.Int64
+	disturbed                atomic.Int64
 }
 
 // Twenty savers store and forget what others store and forget, while prunes with a grace time of next to nothing delete what they
 // just found, and loads read. At the end everything recorded loads.
 func TestPruneBesideSaves(t *testing.T) {
-	s := &soak{world: newWorld(t), until: time.Now().Add(*pruneSoak)}
+	s := &soak{world: newWorld(t), prune: volume.PruneOptions{NoOtherSaves: true, Grace: 20 * time.Millisecond, MinLive: 0.8}}
 	s.SetClock(time.Now)
+	s.run(t, 1)
+	s.check(t, "at the end")
+	s.loads(t, "at the end")
+}
+
+// The same with twenty loaders on a store that fails, loses answers, delivers late and twice, and whose listings lag behind. The store's
+// clock goes by what is written, so that the grace time is always longer than the lag, as 24 hours are in earnest. What a save
+// promised is there until it is forgotten.
+func TestPruneBesideAllOnAFaultyStore(t *testing.T) {
+	t.Parallel()
+	s := &soak{world: newWorld(t), faulty: true, prune: volume.PruneOptions{NoOtherSaves: true, Grace: 60 * time.Millisecond, MinLive: 0.8}}
+	s.SetLag(20)
+	s.SetFaults(storetest.Random(uint64(time.Now().UnixNano()), 0.01,
+		storetest.Fault{Err: store.ErrUnavailable},
+		storetest.Fault{Err: store.ErrUnavailable, Done: true},
+		storetest.Fault{Err: store.ErrUnavailable, Keep: 2},
+		storetest.Fault{Err: context.DeadlineExceeded, Late: 1},
+		storetest.Fault{Err: context.DeadlineExceeded, Late: 20},
+		storetest.Fault{Late: 1},
+		storetest.Fault{Late: 20},
+		storetest.Fault{Delay: time.Millisecond}))
+	s.run(t, 20)
+	s.SetFaults(nil)
+	s.SetLag(0)
+	s.Deliver()
+	if s.failed.Load() == 0 {
+		t.Error("the store never failed")
+	}
+	dir := fastDir(t)
+	defer os.RemoveAll(dir)
+	for id := range s.promised {
+		if _, err := s.vault.Load(t.Context(), id, filepath.Join(dir, id), volume.LoadOptions{Verify: volume.VerifyReadback}); err != nil {
+			t.Errorf("at the end: %v", err)
+		}
+	}
+}
+
+// run has savers, prunes and loaders at it for a while.
+func (s *soak) run(t *testing.T, loaders int) {
+	s.until, s.promised = time.Now().Add(*pruneSoak), map[string]bool{}
 	var wg sync.WaitGroup
 	for i := range 20 {
 		dir := t.TempDir()
@@ -172,22 +222,54 @@ func TestPruneBesideSaves(t *testing.T) {
 	for range 2 {
 		wg.Go(func() { s.pruner(t) })
 	}
-	wg.Go(func() { s.loader(t) })
+	for range loaders {
+		wg.Go(func() { s.loader(t) })
+	}
 	wg.Wait()
-	t.Logf("%d snapshots, %d saves overtaken; %d prunes deleted %d packs, %d prunes disturbed", s.saved.Load(), s.overtaken.Load(),
-		s.pruned.Load(), s.deleted.Load(), s.disturbed.Load())
-	if s.saved.Load() == 0 || s.deleted.Load() == 0 || s.disturbed.Load() > s.pruned.Load() {
+	t.Logf("%d snapshots, %d saves overtaken, %d loads; %d prunes deleted %d packs, %d prunes disturbed; %d operations failed with the store",
+		s.saved.Load(), s.overtaken.Load(), s.loaded.Load(), s.pruned.Load(), s.deleted.Load(), s.disturbed.Load(), s.failed.Load())
+	if s.saved.Load() == 0 || s.loaded.Load() == 0 || s.deleted.Load() == 0 || s.disturbed.Load() > s.pruned.Load() {
 		t.Error("next to nothing happened")
 	}
-	s.check(t, "at the end")
-	s.loads(t, "at the end")
+}
+
+// goesOn says that the time is not up. On a slow machine it waits for the first deletion.
+func (s *soak) goesOn() bool {
+	now := time.Now()
+	return now.Before(s.until) || s.deleted.Load() == 0 && now.Before(s.until.Add(time.Minute))
+}
+
+// stores says that an error is only that the store failed, which it may, and counts it.
+func (s *soak) stores(err error) bool {
+	if !s.faulty || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	s.failed.Add(1)
+	return true
+}
+
+// promise keeps or takes back that a snapshot is there.
+func (s *soak) promise(id string, there bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if there {
+		s.promised[id] = true
+	} else {
+		delete(s.promised, id)
+	}
+}
+
+func (s *soak) isPromised(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.promised[id]
 }
 
 // saver saves files of which others have the same, and forgets.
 func (s *soak) saver(t *testing.T, number int, dir string) {
 	r := rand.New(rand.NewPCG(uint64(number), 1))
 	var mine []string
-	for time.Now().Before(s.until) {
+	for s.goesOn() {
 		for range 3 {
 			seed := r.IntN(40)
 			path := filepath.Join(dir, fmt.Sprint(seed))
@@ -199,15 +281,18 @@ func (s *soak) saver(t *testing.T, number int, dir string) {
 		switch {
 		case errors.Is(err, volume.ErrOvertaken):
 			s.overtaken.Add(1)
+		case s.stores(err):
 		case err != nil:
 			t.Errorf("save: %v", err)
 			return
 		default:
 			s.saved.Add(1)
 			mine = append(mine, snapshot.ID)
+			s.promise(snapshot.ID, true)
 		}
 		if len(mine) > 2 {
-			if err := s.vault.Forget(t.Context(), mine[0]); err != nil {
+			s.promise(mine[0], false)
+			if err := s.vault.Forget(t.Context(), mine[0]); err != nil && !s.stores(err) {
 				t.Errorf("forget: %v", err)
 			}
 			mine = mine[1:]
@@ -216,26 +301,30 @@ func (s *soak) saver(t *testing.T, number int, dir string) {
 }
 
 func (s *soak) pruner(t *testing.T) {
-	for time.Now().Before(s.until) {
-		r, err := s.vault.Prune(t.Context(), volume.PruneOptions{NoOtherSaves: true, Grace: 20 * time.Millisecond, MinLive: 0.8})
-		if errors.Is(err, volume.ErrDamaged) {
+	for s.goesOn() {
+		r, err := s.vault.Prune(t.Context(), s.prune)
+		switch {
+		case errors.Is(err, volume.ErrDamaged):
 			// It read the snapshot of a save that was overtaken and had not forgotten it yet. That leads to nothing, but must be rare.
 			s.disturbed.Add(1)
-			continue
-		}
-		if err != nil {
+		case s.stores(err):
+		case err != nil:
 			t.Errorf("prune: %v", err)
 			return
+		default:
+			s.pruned.Add(1)
+			s.deleted.Add(int64(r.Deleted.Objects))
 		}
-		s.pruned.Add(1)
-		s.deleted.Add(int64(r.Deleted.Objects))
 	}
 }
 
 // loader loads snapshots, which may be forgotten meanwhile.
 func (s *soak) loader(t *testing.T) {
-	for time.Now().Before(s.until) {
+	for s.goesOn() {
 		snapshots, err := s.vault.Snapshots(t.Context())
+		if s.stores(err) {
+			continue
+		}
 		if err != nil {
 			t.Errorf("list: %v", err)
 			return
@@ -243,10 +332,13 @@ func (s *soak) loader(t *testing.T) {
 		if len(snapshots) == 0 {
 			continue
 		}
-		id := snapshots[len(snapshots)/2].ID
+		id := snapshots[rand.IntN(len(snapshots))].ID
 		dir := fastDir(t)
 		_, err = s.vault.Load(t.Context(), id, dir, volume.LoadOptions{})
-		if _, gone := s.vault.Snapshot(t.Context(), id); err != nil && !errors.Is(gone, volume.ErrSnapshotNotFound) {
+		switch {
+		case err == nil:
+			s.loaded.Add(1)
+		case !s.stores(err) && s.isPromised(id):
 			t.Errorf("load: %v", err)
 		}
 		os.RemoveAll(dir)

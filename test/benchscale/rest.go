@@ -88,7 +88,6 @@ func (b *bench) measureRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.rest, b.report.busiest = 0, 0
 	first, begun := last, time.Now()
 	for time.Since(begun) < b.rest {
 		sliceBegun := time.Now()
@@ -102,14 +101,10 @@ func (b *bench) measureRest(ctx context.Context) error {
 			return err
 		}
 		b.report.busiest = max(b.report.busiest, (used-last)/time.Since(sliceBegun).Seconds())
-		m, err := b.controller.memory()
-		if err != nil {
-			return err
-		}
-		b.report.memory.Resident = max(b.report.memory.Resident, m.Resident)
-		b.report.memory.Proportional = max(b.report.memory.Proportional, m.Proportional)
-		b.report.memory.Most = m.Most
 		last = used
+	}
+	if b.report.memory, err = b.controller.memory(); err != nil {
+		return err
 	}
 	b.report.rest = (last - first) / time.Since(begun).Seconds()
 	if b.report.restRequests, err = b.since(ctx, "rest_client_requests_total", "method", before); err != nil {
