@@ -31,7 +31,10 @@ func runMover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	results, err := mover.Run(ctx, tasks, openVault, os.Stdout, func(all mover.Results) error {
+	open := func(ctx context.Context, url string) (*volume.Vault, error) {
+		return openVault(ctx, url, mover.PlaceOf(tasks, url))
+	}
+	results, err := mover.Run(ctx, tasks, open, os.Stdout, func(all mover.Results) error {
 		if err := os.WriteFile(terminationLog, all.Encode(tasks), 0o644); err != nil {
 			return fmt.Errorf("leaving the results: %w", err)
 		}
@@ -46,8 +49,8 @@ func runMover(ctx context.Context) error {
 }
 
 // openVault opens the vault with what the Job mounted and set.
-func openVault(ctx context.Context, url string) (*volume.Vault, error) {
-	key, err := os.ReadFile(mover.KeyFile)
+func openVault(ctx context.Context, url string, at mover.Place) (*volume.Vault, error) {
+	key, err := os.ReadFile(at.Key)
 	if err != nil {
 		return nil, fmt.Errorf("reading the vault's key: %w", err)
 	}
@@ -55,14 +58,14 @@ func openVault(ctx context.Context, url string) (*volume.Vault, error) {
 	if err != nil {
 		return nil, errors.New("the vault's key is not an age identity") // the cause may quote it
 	}
-	ca, err := os.ReadFile(mover.CAFile)
+	ca, err := os.ReadFile(at.CA)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("reading the store's certificates: %w", err)
 	}
-	env := func(name string) string { return strings.TrimSpace(os.Getenv(name)) }
+	env := func(name string) string { return strings.TrimSpace(os.Getenv(at.Env + name)) }
 	s, err := backend.Open(ctx, url, backend.Credentials{
-		AccessKeyID: env("AWS_ACCESS_KEY_ID"), SecretAccessKey: env("AWS_SECRET_ACCESS_KEY"),
-		SessionToken: env("AWS_SESSION_TOKEN"), CACert: ca,
+		AccessKeyID: env("ACCESS_KEY_ID"), SecretAccessKey: env("SECRET_ACCESS_KEY"),
+		SessionToken: env("SESSION_TOKEN"), CACert: ca,
 	})
 	if err != nil {
 		return nil, err

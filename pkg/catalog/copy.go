@@ -20,7 +20,7 @@ type CopyReport struct {
 
 // Copy copies a point into another vault: its volumes, then what Git does not hold, and last of all its record, which is the same there.
 // A point that the other vault has is left as it is, or, with Recheck, completed and read back. ErrPointNotFound says that the first
-// vault has no such point, ErrConflict that the other has another one of its ID.
+// vault has no such point, ErrRemoved that it was removed from one of them and so is not wanted in the other any more, ErrConflict that the other has another one of its ID.
 func Copy(ctx context.Context, from, to *volume.Vault, id string, o volume.CopyOptions) (CopyReport, error) {
 	report := CopyReport{ID: id}
 	if err := report.copy(ctx, from, to, o); err != nil {
@@ -61,7 +61,7 @@ func (c *CopyReport) copy(ctx context.Context, from, to *volume.Vault, o volume.
 // has tells whether a vault has this very record.
 func has(ctx context.Context, v *volume.Vault, r point.Record) (bool, error) {
 	there, err := Get(ctx, v, r.ID)
-	if errors.Is(err, ErrPointNotFound) {
+	if errors.Is(err, ErrPointNotFound) && !errors.Is(err, ErrRemoved) {
 		return false, nil
 	}
 	if err != nil {

@@ -88,22 +88,9 @@ func NewJob(s JobSpec) (*batchv1.Job, error) {
 	if len(s.Volumes) == 0 {
 		return nil, fmt.Errorf("mover job %q has no volume", s.Name)
 	}
-	pod := corev1.PodSpec{
-		RestartPolicy:                corev1.RestartPolicyNever,
-		ServiceAccountName:           ServiceAccount,
-		AutomountServiceAccountToken: new(false),
-		EnableServiceLinks:           new(false),
-		SecurityContext: &corev1.PodSecurityContext{
-			RunAsUser:      new(int64(0)),
-			RunAsGroup:     new(int64(0)),
-			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-		},
-		NodeSelector:              s.NodeSelector,
-		Affinity:                  s.Affinity,
-		Tolerations:               s.Tolerations,
-		TopologySpreadConstraints: s.Topology,
-		Volumes:                   vaultVolumes(s.Vault),
-	}
+	pod := newPod()
+	pod.NodeSelector, pod.Affinity, pod.Tolerations, pod.TopologySpreadConstraints = s.NodeSelector, s.Affinity, s.Tolerations, s.Topology
+	pod.Volumes = vaultVolumes(s.Vault)
 	for i, v := range s.Volumes {
 		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: volumeName(i), VolumeSource: corev1.VolumeSource{
 			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim},
@@ -120,20 +107,39 @@ func NewJob(s JobSpec) (*batchv1.Job, error) {
 		}
 		pod.Containers = append(pod.Containers, c)
 	}
-	job := &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.SystemNamespace, Name: s.Name, Labels: s.Labels, Annotations: s.Annotations,
+	job := newJob(s.Name, s.Labels, pod, s.Deadline)
+	job.Annotations = s.Annotations
+	return job, nil
+}
+
+// newPod is a pod without containers: it has no access to the Kubernetes API, and is not restarted.
+func newPod() corev1.PodSpec {
+	return corev1.PodSpec{
+		RestartPolicy:                corev1.RestartPolicyNever,
+		ServiceAccountName:           ServiceAccount,
+		AutomountServiceAccountToken: new(false),
+		EnableServiceLinks:           new(false),
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsUser:      new(int64(0)),
+			RunAsGroup:     new(int64(0)),
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
+	}
+}
+
+func newJob(name string, labels map[string]string, pod corev1.PodSpec, deadline time.Duration) *batchv1.Job {
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name, Labels: labels},
 		Spec: batchv1.JobSpec{
 			BackoffLimit:         new(int32(0)), // the controller owns the retries
 			PodReplacementPolicy: new(batchv1.Failed),
-			Template:             corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: s.Labels}, Spec: pod},
+			Template:             corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod},
 		},
 	}
-	if s.Deadline > 0 {
-		job.Spec.ActiveDeadlineSeconds = new(int64(s.Deadline.Seconds()))
+	if deadline > 0 {
+		job.Spec.ActiveDeadlineSeconds = new(int64(deadline.Seconds()))
 	}
-	return job, nil
+	return job
 }
 
 // A kubelet keeps 12 KiB of termination messages for all containers of a pod together.
@@ -177,27 +183,28 @@ func container(s JobSpec, first, n int) (corev1.Container, error) {
 	env := []corev1.EnvVar{{Name: TaskEnv, Value: string(value)}}
 	if s.Vault.CredentialsSecret != "" {
 		mounts = append(mounts, corev1.VolumeMount{Name: "ca", MountPath: path.Dir(CAFile), ReadOnly: true})
-		env = append(env,
-			fromSecret("AWS_ACCESS_KEY_ID", s.Vault.CredentialsSecret, AccessKeyIDEntry, false),
-			fromSecret("AWS_SECRET_ACCESS_KEY", s.Vault.CredentialsSecret, SecretAccessKeyEntry, false),
-			fromSecret("AWS_SESSION_TOKEN", s.Vault.CredentialsSecret, SessionTokenEntry, true))
+		env = append(env, credentials("AWS_", s.Vault.CredentialsSecret)...)
 	}
+	c := newContainer(volumeName(first), s.Image, env, mounts, capabilities(tasks))
+	c.VolumeDevices, c.Resources = devices, resources(s.Resources)
+	return c, nil
+}
+
+func newContainer(name, image string, env []corev1.EnvVar, mounts []corev1.VolumeMount, add []corev1.Capability) corev1.Container {
 	return corev1.Container{
-		Name:                     volumeName(first),
-		Image:                    s.Image,
+		Name:                     name,
+		Image:                    image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     []string{"mover"},
 		Env:                      env,
 		VolumeMounts:             mounts,
-		VolumeDevices:            devices,
-		Resources:                resources(s.Resources),
 		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 		SecurityContext: &corev1.SecurityContext{
 			ReadOnlyRootFilesystem:   new(true),
 			AllowPrivilegeEscalation: new(false),
-			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities(tasks)},
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: add},
 		},
-	}, nil
+	}
 }
 
 // capabilities are what actions need to see, or to make, files of any owner and kind. Pod Security "baseline" allows them.
@@ -235,6 +242,15 @@ func secretVolume(name, secret, entry string, optional bool) corev1.Volume {
 		SecretName: secret, Optional: new(optional), DefaultMode: new(int32(0o400)),
 		Items: []corev1.KeyToPath{{Key: entry, Path: entry}},
 	}}}
+}
+
+// credentials are the store's, in variables whose names begin with prefix.
+func credentials(prefix, secret string) []corev1.EnvVar {
+	return []corev1.EnvVar{
+		fromSecret(prefix+"ACCESS_KEY_ID", secret, AccessKeyIDEntry, false),
+		fromSecret(prefix+"SECRET_ACCESS_KEY", secret, SecretAccessKeyEntry, false),
+		fromSecret(prefix+"SESSION_TOKEN", secret, SessionTokenEntry, true),
+	}
 }
 
 func fromSecret(name, secret, entry string, optional bool) corev1.EnvVar {

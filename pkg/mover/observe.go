@@ -312,6 +312,9 @@ const maxEvents = 50
 func claimsByContainer(pod *corev1.PodSpec) map[string][]string {
 	claims := map[string][]string{}
 	for _, c := range pod.Containers {
+		if c.Name == copyContainer {
+			claims[c.Name] = []string{copyContainer}
+		}
 		for _, v := range pod.Volumes {
 			mine := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name }) ||
 				slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == v.Name })

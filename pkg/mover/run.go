@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
@@ -36,7 +37,7 @@ func Run(ctx context.Context, tasks []Task, open Open, stdout io.Writer, done fu
 		return opened, err
 	}
 	for _, t := range tasks {
-		all = append(all, runTask(ctx, t, once, stdout))
+		all = append(all, runTask(ctx, t, once, open, stdout))
 		if err := done(all); err != nil {
 			return all, err
 		}
@@ -44,8 +45,8 @@ func Run(ctx context.Context, tasks []Task, open Open, stdout io.Writer, done fu
 	return all, nil
 }
 
-func runTask(ctx context.Context, t Task, open Open, stdout io.Writer) Result {
-	r, err := run(ctx, t, open, json.NewEncoder(stdout))
+func runTask(ctx context.Context, t Task, open, openTo Open, stdout io.Writer) Result {
+	r, err := run(ctx, t, open, openTo, json.NewEncoder(stdout))
 	if err == nil {
 		return r
 	}
@@ -60,7 +61,7 @@ func runTask(ctx context.Context, t Task, open Open, stdout io.Writer) Result {
 	return r
 }
 
-func run(ctx context.Context, t Task, open Open, progress *json.Encoder) (Result, error) {
+func run(ctx context.Context, t Task, open, openTo Open, progress *json.Encoder) (Result, error) {
 	v, err := open(ctx, t.VaultURL)
 	if err != nil {
 		return Result{}, err
@@ -80,6 +81,12 @@ func run(ctx context.Context, t Task, open Open, progress *json.Encoder) (Result
 		return save(ctx, v, t, show)
 	case ActionLoad:
 		return load(ctx, v, t, show)
+	case ActionCopy:
+		to, err := openTo(ctx, t.To)
+		if err != nil {
+			return Result{}, fmt.Errorf("the vault to copy to: %w", err)
+		}
+		return copyPoint(ctx, v, to, t, show)
 	}
 	return Result{}, fmt.Errorf("unknown action %q", t.Action)
 }
@@ -142,6 +149,8 @@ func reasonOf(err error) Reason {
 	switch {
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrDenied):
 		return ReasonUnavailable
+	case errors.Is(err, catalog.ErrRemoved):
+		return ReasonRemoved
 	case errors.Is(err, volume.ErrDamaged), errors.Is(err, volume.ErrSnapshotNotFound):
 		return ReasonDamaged
 	case errors.As(err, &files), errors.Is(err, volume.ErrIncomplete):

@@ -22,6 +22,8 @@ const (
 	ActionSave Action = "Save"
 	// ActionLoad fills a directory or a device from the vault.
 	ActionLoad Action = "Load"
+	// ActionCopy brings a restore point from one vault into another; there is no volume.
+	ActionCopy Action = "Copy"
 )
 
 // TaskEnv is the environment variable that holds a container's Tasks as JSON.
@@ -47,6 +49,10 @@ type Task struct {
 	// ContentRoot and MetaRoot are the digests that a load must arrive at.
 	ContentRoot string `json:"contentRoot,omitempty"`
 	MetaRoot    string `json:"metaRoot,omitempty"`
+	// To is where the vault is that a copy goes to, Point what is copied, Recheck that what is there already is read back, too.
+	To      string `json:"to,omitempty"`
+	Point   string `json:"point,omitempty"`
+	Recheck bool   `json:"recheck,omitempty"`
 	// MessageLimit is the most bytes that the result may have; NewJob sets it.
 	MessageLimit int `json:"messageLimit,omitempty"`
 }
@@ -79,6 +85,8 @@ const (
 	ReasonDamaged Reason = "Damaged"
 	// ReasonVault: the vault cannot be opened with this key. Trying again does not help.
 	ReasonVault Reason = "Vault"
+	// ReasonRemoved: the restore point to copy was removed from one of the vaults.
+	ReasonRemoved Reason = "Removed"
 	// ReasonUnavailable: the store did not answer. Trying again may help.
 	ReasonUnavailable Reason = "Unavailable"
 	// ReasonFailed: anything else; the error says what. Trying again may help.

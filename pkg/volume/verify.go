@@ -149,7 +149,7 @@ type verification struct {
 	marking *marking
 	only    map[packID]bool // if not nil, the packs to read
 	amiss   bool            // some snapshot is hurt
-	bad     bitmap // places of chunks, by their position in the table, that were found damaged
+	bad     bitmap          // places of chunks, by their position in the table, that were found damaged
 
 	mu     sync.Mutex
 	report *VerifyReport

@@ -182,7 +182,15 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 		d.residual(int(r.Secrets), int(r.Objects))
 	}
 	for _, c := range p.Status.Copies {
-		d.field("In vault", c.Vault+", verified "+d.when(c.VerifiedAt.Time))
+		if c.VerifiedAt != nil {
+			d.field("In vault", c.Vault+", verified "+d.when(c.VerifiedAt.Time))
+			continue
+		}
+		lacks := fmt.Sprintf("%s, not yet: %s", c.Vault, c.State)
+		if c.Message != "" {
+			lacks += ", " + c.Message
+		}
+		d.field("In vault", lacks)
 	}
 	rows := make([][]string, len(p.Status.Volumes))
 	for i, v := range p.Status.Volumes {

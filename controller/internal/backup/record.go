@@ -90,7 +90,7 @@ func (r *Reconciler) record(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl
 	if err := r.writeRecord(ctx, vault, name, p); err != nil {
 		return r.refuse(p, err)
 	}
-	p.Status.Copies = []v1alpha1.PointCopy{{Vault: name, VerifiedAt: metav1.Time{Time: r.Clock.Now()}}}
+	p.Status.Copies = []v1alpha1.PointCopy{{Vault: name, State: v1alpha1.CopyVerified, VerifiedAt: &metav1.Time{Time: r.Clock.Now()}}}
 	message := fmt.Sprintf("point %s is in vault %q", p.Status.ID, name)
 	conditions.Delete(p, v1alpha1.ConditionReconciling)
 	conditions.MarkTrue(p, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "%s", message)

@@ -80,6 +80,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Re
 	v := decide(p, o, r.Clock.Now())
 	v.show(p)
 	r.showObjective(p, &v)
+	r.showCopies(p, &v)
 	if !v.due.IsZero() {
 		if err := r.request(ctx, p, v.due); err != nil {
 			return ctrl.Result{}, err

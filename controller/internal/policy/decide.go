@@ -27,6 +27,7 @@ type verdict struct {
 	due, next, last time.Time
 	// objective says whether the RPO is kept, nil without one; turns is when that changes if no point is made, zero if it does not.
 	objective *metav1.Condition
+	copies    *metav1.Condition // of further vaults, nil without any
 	turns     time.Time
 }
 
@@ -34,6 +35,7 @@ type verdict struct {
 func decide(p *v1alpha1.ProtectionPolicy, o observation, now time.Time) verdict {
 	v := verdict{lastPoint: newest(o.points)}
 	v.judgeObjective(p, now)
+	v.judgeCopies(p, o.points, now)
 	for i := range o.claims {
 		v.claims = append(v.claims, o.claims[i].Name)
 	}

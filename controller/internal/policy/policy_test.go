@@ -135,6 +135,7 @@ func TestPolicy(t *testing.T) {
 		{"jitter and deadline", testJitter},
 		{"a clock that was wrong", testWrongClock},
 		{"objective", testObjective},
+		{"copies", testCopies},
 	} {
 		t.Run(sub.name, func(t *testing.T) { w.t = t; sub.test(t, w) })
 	}
@@ -398,4 +399,43 @@ func testObjective(t *testing.T, w *world) {
 	if c := conditions.Get(w.reconcile("promise"), v1alpha1.ConditionObjectiveMet); c != nil {
 		t.Errorf("without an RPO: %+v", c)
 	}
+}
+
+func testCopies(t *testing.T, w *world) {
+	w.policy("alone", v1alpha1.ProtectionPolicySpec{})
+	if c := conditions.Get(w.reconcile("alone"), v1alpha1.ConditionCopiesBehind); c != nil {
+		t.Errorf("with one vault: %+v", c)
+	}
+	w.policy("copied", v1alpha1.ProtectionPolicySpec{Vaults: []string{"primary", "offsite"}})
+	point := &v1alpha1.RestorePoint{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "copied-1"}, Spec: v1alpha1.RestorePointSpec{
+		PolicyRef: v1alpha1.PolicyReference{Name: "copied"}}}
+	w.create(point)
+	taken := metav1.Time{Time: w.clock.now}
+	w.finish(point, &taken)
+	expectCopies := func(status metav1.ConditionStatus, message string) {
+		t.Helper()
+		c := conditions.Get(w.reconcile("copied"), v1alpha1.ConditionCopiesBehind)
+		if c == nil || c.Status != status || !strings.Contains(c.Message, message) {
+			t.Errorf("got %+v, want %s with %q", c, status, message)
+		}
+	}
+	set := func(c v1alpha1.PointCopy) {
+		t.Helper()
+		c.Vault = "offsite"
+		point.Status.Copies = []v1alpha1.PointCopy{{Vault: "primary", State: v1alpha1.CopyVerified, VerifiedAt: &taken}, c}
+		must(t, w.c.Status().Update(t.Context(), point))
+	}
+	expectCopies(metav1.ConditionFalse, "about to")
+	set(v1alpha1.PointCopy{State: v1alpha1.CopyFailed, Attempts: 1, Message: "no route"})
+	expectCopies(metav1.ConditionTrue, `vault "offsite" lacks 1 point, the oldest copied-1, taken `)
+	set(v1alpha1.PointCopy{State: v1alpha1.CopyPending, Message: `vault "offsite" is not ready`})
+	expectCopies(metav1.ConditionTrue, "lacks 1 point")
+	set(v1alpha1.PointCopy{State: v1alpha1.CopyCopying, Attempts: 1})
+	expectCopies(metav1.ConditionFalse, "about to")
+	w.clock.now = w.clock.now.Add(2 * time.Hour)
+	expectCopies(metav1.ConditionTrue, "lacks 1 point")
+	set(v1alpha1.PointCopy{State: v1alpha1.CopyVerified, VerifiedAt: &taken})
+	expectCopies(metav1.ConditionFalse, "")
+	set(v1alpha1.PointCopy{State: v1alpha1.CopyRemoved})
+	expectCopies(metav1.ConditionFalse, "")
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/metrics"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
+	"github.com/lockstep-dr/lockstep/controller/internal/copies"
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
 	"github.com/lockstep-dr/lockstep/controller/internal/populator"
@@ -168,6 +169,10 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		&backup.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Discovery: kube.Discovery(), Events: recorder, Metrics: measured, Clock: clock.RealClock{},
 			Vaults: opener, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(), Trees: known,
+		},
+		&copies.Reconciler{
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Clock: clock.RealClock{},
+			Vaults: opener, Image: o.Image, Movers: room, Limits: copies.DefaultLimits(),
 		},
 		restore.New(restore.Deps{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Metrics: measured,

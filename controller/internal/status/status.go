@@ -17,6 +17,6 @@ import (
 func Patch(ctx context.Context, patcher *patch.SerialPatcher, o conditions.Setter) error {
 	err := patcher.Patch(ctx, o, patch.WithFieldOwner(v1alpha1.FieldManager), patch.WithStatusObservedGeneration{},
 		patch.WithOwnedConditions{Conditions: []string{v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled,
-			v1alpha1.ConditionObjectiveMet}})
+			v1alpha1.ConditionObjectiveMet, v1alpha1.ConditionCopiesBehind}})
 	return kerrors.FilterOut(err, apierrors.IsNotFound) // it is an aggregate, into which client.IgnoreNotFound does not look
 }

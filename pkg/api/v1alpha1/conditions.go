@@ -12,6 +12,9 @@ const (
 	// ConditionObjectiveMet of a ProtectionPolicy is True while its newest good point is no older than its RPO, Unknown as long as
 	// the first may still be made in time, and absent without an RPO.
 	ConditionObjectiveMet = "ObjectiveMet"
+	// ConditionCopiesBehind of a ProtectionPolicy is True while a further vault lacks a Ready point and is not simply about to get it, False
+	// while none does, and absent with one vault only.
+	ConditionCopiesBehind = "CopiesBehind"
 )
 
 // Reasons that several kinds use.
@@ -62,6 +65,10 @@ const (
 	ReasonObjectiveMissed = "ObjectiveMissed"
 	// ReasonNoPointYet: no point was made yet, and the RPO, counted from the policy's creation, is not over.
 	ReasonNoPointYet = "NoPointYet"
+	// ReasonCopiesCurrent: every further vault holds all Ready points, or is about to get the last.
+	ReasonCopiesCurrent = "CopiesCurrent"
+	// ReasonCopiesMissing: a further vault lacks points; the message says which and how many.
+	ReasonCopiesMissing = "CopiesMissing"
 	// ReasonClockWrong: the newest good point is of a time to come, so that its age is not known.
 	ReasonClockWrong = "ClockWrong"
 )

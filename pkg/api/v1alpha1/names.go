@@ -88,6 +88,8 @@ const (
 	LabelRestore = "lockstep.dev/restore-uid"
 	// LabelSetAside marks a PersistentVolume that a Restore has set aside, with the Restore's UID.
 	LabelSetAside = "lockstep.dev/set-aside"
+	// LabelCopy marks a mover that copies a RestorePoint from vault to vault, with the ID of the point.
+	LabelCopy = "lockstep.dev/copy"
 	// LabelPolicy holds the name of the ProtectionPolicy that made a RestorePoint.
 	LabelPolicy = "lockstep.dev/policy"
 	// LabelApplicationName marks every object that the Direct engine applied from Git, with the name of its application.
@@ -98,6 +100,9 @@ const (
 
 // Finalizer is set on kinds that have temporary objects to remove.
 const Finalizer = "lockstep.dev/finalizer"
+
+// FinalizerCopies is set on a RestorePoint that further vaults do not hold yet: the object stays until they do.
+const FinalizerCopies = "lockstep.dev/copies"
 
 // FieldManager is the name under which Lockstep applies objects.
 const FieldManager = "lockstep"

@@ -6,9 +6,10 @@ import (
 
 // ProtectionPolicySpec says which volumes of an application are saved, when, where and for how long.
 type ProtectionPolicySpec struct {
-	// Vaults names the Vaults that every point must be durable in before it is Ready.
+	// Vaults names the Vaults that hold the points. A point is Ready when it is durable in the first; each further one gets a verified
+	// copy of it afterwards.
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=1
+	// +kubebuilder:validation:MaxItems=4
 	// +listType=set
 	Vaults []string `json:"vaults"`
 

@@ -90,7 +90,7 @@ type RestorePointStatus struct {
 	// Residual counts what was captured beside the volumes.
 	// +optional
 	Residual *ResidualSummary `json:"residual,omitempty"`
-	// Copies are the vaults that hold the point.
+	// Copies are the vaults that hold the point, that of the policy's first vault before the others, and those that are to hold it.
 	// +optional
 	// +listType=map
 	// +listMapKey=vault
@@ -178,11 +178,41 @@ type ResidualSummary struct {
 	Objects int32 `json:"objects,omitempty"`
 }
 
-// PointCopy is one vault that holds the point.
+// CopyState is where a point's copy in one vault stands.
+type CopyState string
+
+// States of a copy.
+const (
+	// CopyPending: it was not begun, or waits for a vault or a mover.
+	CopyPending CopyState = "Pending"
+	// CopyCopying: a mover is at it.
+	CopyCopying CopyState = "Copying"
+	// CopyVerified: the vault holds the point, read back and found whole at verifiedAt.
+	CopyVerified CopyState = "Verified"
+	// CopyFailed: the last attempt failed, and another follows.
+	CopyFailed CopyState = "Failed"
+	// CopyRemoved: the point was removed from one of the two vaults, by retention or by a person, and is not copied any more.
+	CopyRemoved CopyState = "Removed"
+)
+
+// PointCopy is one vault that holds the point, or is to hold it.
 type PointCopy struct {
 	Vault string `json:"vault"`
-	// VerifiedAt is when the record was written and read back.
-	VerifiedAt metav1.Time `json:"verifiedAt"`
+	// +optional
+	State CopyState `json:"state,omitempty"`
+	// Attempts is the number of movers that were started.
+	// +optional
+	Attempts int32 `json:"attempts,omitempty"`
+	// Bytes is what was copied so far, or by the attempt that succeeded: only what the vault lacked.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// Message says what is waited for, or why the last attempt failed.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// VerifiedAt is when the record and, of a copy, all that was sent, had been written and read back. Without it the vault does not hold
+	// the point.
+	// +optional
+	VerifiedAt *metav1.Time `json:"verifiedAt,omitempty"`
 }
 
 // RestorePoint is the data of one application at one moment, with its revision. The record in the vault is the truth;
