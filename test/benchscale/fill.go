@@ -217,7 +217,7 @@ func (b *bench) point(i, j int) *v1alpha1.RestorePoint {
 				Message: "every volume is durable and verified in vault \"primary\"",
 			}},
 			Residual: &v1alpha1.ResidualSummary{Secrets: 3},
-			Copies:   []v1alpha1.PointCopy{{Vault: vaultName, VerifiedAt: at}},
+			Copies:   []v1alpha1.PointCopy{{Vault: vaultName, State: v1alpha1.CopyVerified, VerifiedAt: &at}},
 		},
 	}
 	for _, v := range b.record(i, j).Volumes {
