@@ -264,6 +264,7 @@ func TestRestorePoint(t *testing.T) {
 		"too much that Git does not hold":        testResidualTooLarge,
 		"an API that does not answer":            testUnansweredAPI,
 		"an unreachable store makes nothing":     testUnreachable,
+		"a vault that is known to be down":       testDown,
 		"no more movers than allowed":            testMaxMovers,
 		"deleted while it is saved":              testDeleted,
 	} {
@@ -616,6 +617,47 @@ func testUnreachable(t *testing.T, w *world) {
 	must(t, w.run(w.c, p, cleaned))
 	if !conditions.IsReady(p) {
 		t.Errorf("not saved although the store is back: %+v", p.Status.Conditions)
+	}
+}
+
+// testDown: while the vault is known to be down, whoever asks for a point is told at once, and the schedule's point waits.
+func testDown(t *testing.T, w *world) {
+	w.down = true
+	defer func() { w.down = false }()
+	v := &v1alpha1.Vault{}
+	setDown := func(since *metav1.Time) {
+		t.Helper()
+		must(t, w.c.Get(t.Context(), client.ObjectKey{Name: "primary"}, v))
+		v.Status.DownSince = since
+		must(t, w.c.Status().Update(t.Context(), v))
+	}
+	stalled := func(p *v1alpha1.RestorePoint) bool { return conditions.IsStalled(p) }
+	late := w.request("late")
+	must(t, w.run(w.c, late, stalled))
+	w.expectFailure(late, v1alpha1.ReasonUnreachable, "store unavailable")
+	if waited := w.clock.now.Sub(late.CreationTimestamp.Time); waited < backup.DefaultLimits().Begin {
+		t.Errorf("it failed after %s, though nobody knew that the vault is down", waited)
+	}
+	setDown(&metav1.Time{Time: time.Now()})
+	defer setDown(nil)
+	p := w.request("asked")
+	must(t, w.run(w.c, p, stalled))
+	w.expectFailure(p, v1alpha1.ReasonUnreachable, "store unavailable")
+	if waited := w.clock.now.Sub(p.CreationTimestamp.Time); waited > 10*time.Second {
+		t.Errorf("it failed after %s", waited)
+	}
+	scheduled := &v1alpha1.RestorePoint{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "scheduled"}, Spec: v1alpha1.RestorePointSpec{
+		PolicyRef: v1alpha1.PolicyReference{Name: "shop"}, Trigger: v1alpha1.TriggerSchedule}}
+	w.create(scheduled)
+	until := w.clock.now.Add(2 * time.Minute)
+	must(t, w.run(w.c, scheduled, func(*v1alpha1.RestorePoint) bool { return w.clock.now.After(until) }))
+	if conditions.IsStalled(scheduled) {
+		t.Errorf("conditions %+v", scheduled.Status.Conditions)
+	}
+	w.down = false
+	must(t, w.run(w.c, scheduled, cleaned))
+	if !conditions.IsReady(scheduled) {
+		t.Errorf("not saved although the store is back: %+v", scheduled.Status.Conditions)
 	}
 }
 

@@ -51,7 +51,7 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 	case errors.As(err, &lack):
 		return r.hold(p, lack)
 	case errors.As(err, &vault) && vault.Unknown():
-		return r.vaultError(p, err) // nothing is lost by waiting, and there is nobody to blame the point on
+		return r.awaitVault(ctx, p, vault)
 	case errors.As(err, &vault):
 		return r.hold(p, lacks(v1alpha1.ReasonVaultNotReady, "%w", err))
 	case err != nil:
@@ -66,6 +66,22 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 	}
 	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
 	return r.progress(p, "taking snapshots", atOnce)
+}
+
+// awaitVault keeps a point waiting whose vault does not answer, if the schedule asked for it: nothing is lost by waiting, and its data is the
+// newer. Whoever else asked waits for an answer: a vault that is known to be down is one, and any is that does not come back for a while.
+func (r *Reconciler) awaitVault(ctx context.Context, p *v1alpha1.RestorePoint, why *vaults.Error) (ctrl.Result, error) {
+	if p.Spec.Trigger == v1alpha1.TriggerSchedule {
+		return r.vaultError(p, why)
+	}
+	down, err := r.Vaults.Down(ctx, why.Vault)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if down || r.Clock.Since(p.CreationTimestamp.Time) > r.Limits.Begin {
+		return r.fail(p, v1alpha1.ReasonUnreachable, why.Error())
+	}
+	return r.vaultError(p, why)
 }
 
 // hold lets the point wait for what it lacks, for a while.

@@ -25,6 +25,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=lockstep.dev,resources=vaults,verbs=get;list;watch
+// +kubebuilder:rbac:groups=lockstep.dev,resources=restorepoints;protectionpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=lockstep.dev,resources=vaults/status,verbs=get;patch
 // +kubebuilder:rbac:groups="",namespace=lockstep-system,resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",namespace=lockstep-system,resources=pods,verbs=get
@@ -53,6 +54,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("vaults").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Watches(&v1alpha1.RestorePoint{}, handler.EnqueueRequestsFromMapFunc(r.ofPoint)).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret)).
 		Complete(r)
 }
@@ -101,6 +103,11 @@ func (r *Reconciler) conclude(v *v1alpha1.Vault, err error) (ctrl.Result, error)
 	conditions.Delete(v, v1alpha1.ConditionStalled)
 	v.Status.CheckedAt = &metav1.Time{Time: r.Clock.Now()}
 	before := conditions.GetReason(v, v1alpha1.ConditionReady)
+	if why == nil {
+		v.Status.DownSince = nil
+	} else if v.Status.DownSince == nil {
+		v.Status.DownSince = v.Status.CheckedAt
+	}
 	wait := retryEvery
 	switch {
 	case why == nil:
@@ -121,6 +128,19 @@ func (r *Reconciler) conclude(v *v1alpha1.Vault, err error) (ctrl.Result, error)
 		r.Events.Event(v, kind, now.Reason, now.Message)
 	}
 	return ctrl.Result{RequeueAfter: wait}, nil
+}
+
+// ofPoint has a vault that a point could not use looked at now, and not only at the next check.
+func (r *Reconciler) ofPoint(ctx context.Context, o client.Object) []ctrl.Request {
+	p, ok := o.(*v1alpha1.RestorePoint)
+	if !ok || conditions.GetReason(p, v1alpha1.ConditionReady) != v1alpha1.ReasonUnreachable {
+		return nil
+	}
+	pol := &v1alpha1.ProtectionPolicy{}
+	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: p.Spec.PolicyRef.Name}, pol); err != nil {
+		return nil // then it will be looked at when it is due
+	}
+	return []ctrl.Request{{NamespacedName: client.ObjectKey{Name: pol.Spec.Vaults[0]}}}
 }
 
 func (r *Reconciler) ofSecret(ctx context.Context, o client.Object) []ctrl.Request {

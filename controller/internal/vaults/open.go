@@ -104,6 +104,15 @@ func reasonOf(err error) string {
 	return v1alpha1.ReasonUnreachable
 }
 
+// Down says whether a vault is known to be unusable: it was when it was looked at last.
+func (o *Opener) Down(ctx context.Context, name string) (bool, error) {
+	v, err := o.vault(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	return v.Status.DownSince != nil, nil
+}
+
 // Access tells movers how to reach the vault. Errors are as those of Open.
 func (o *Opener) Access(ctx context.Context, name string) (mover.VaultAccess, error) {
 	v, err := o.vault(ctx, name)

@@ -124,6 +124,9 @@ func TestVault(t *testing.T) {
 			if conditions.IsStalled(v) != (tt.status == metav1.ConditionFalse) || v.Status.ObservedGeneration != v.Generation {
 				t.Errorf("status %+v", v.Status)
 			}
+			if (v.Status.DownSince == nil) != (tt.status == metav1.ConditionTrue) {
+				t.Errorf("down since %v", v.Status.DownSince)
+			}
 			if tt.status == metav1.ConditionTrue && (v.Status.ID != opened.ID() || v.Status.Points != 1) {
 				t.Errorf("id %q with %d points, want %q with 1", v.Status.ID, v.Status.Points, opened.ID())
 			}
@@ -137,6 +140,30 @@ func TestVault(t *testing.T) {
 			for info, err := range tt.store.List(t.Context(), "") {
 				t.Errorf("found %q, %v", info.Name, err)
 			}
+		}
+	})
+	t.Run("an outage is told from its beginning to its end", func(t *testing.T) {
+		v := newObject("outage", "key", "")
+		must(t, c.Create(t.Context(), v))
+		var down error
+		o := &vaults.Opener{Reader: c, OpenStore: func(context.Context, string, backend.Credentials) (store.Store, error) { return full, down }}
+		reconcile(t, c, o, v)
+		down = store.ErrUnavailable
+		reconcile(t, c, o, v)
+		begin := metav1.NewTime(v.Status.DownSince.Add(-time.Hour))
+		v.Status.DownSince = &begin
+		must(t, c.Status().Update(t.Context(), v))
+		reconcile(t, c, o, v)
+		if !v.Status.DownSince.Equal(&begin) {
+			t.Errorf("the outage began anew at %s", v.Status.DownSince)
+		}
+		if is, err := o.Down(t.Context(), v.Name); !is || err != nil {
+			t.Errorf("down: %t, %v", is, err)
+		}
+		down = nil
+		reconcile(t, c, o, v)
+		if is, err := o.Down(t.Context(), v.Name); is || err != nil || v.Status.DownSince != nil {
+			t.Errorf("after the outage: %t, %v", is, err)
 		}
 	})
 	t.Run("another vault in its place", func(t *testing.T) {

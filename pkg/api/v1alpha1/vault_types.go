@@ -75,6 +75,10 @@ type VaultStatus struct {
 	// CheckedAt is when the vault was last opened.
 	// +optional
 	CheckedAt *metav1.Time `json:"checkedAt,omitempty"`
+	// DownSince is since when the vault has not been Ready; absent while it is. Meanwhile no scheduled point and no copy is begun, and a
+	// point that somebody waits for fails at once.
+	// +optional
+	DownSince *metav1.Time `json:"downSince,omitempty"`
 }
 
 // Vault is where data goes: an object store and its key. It is the source of truth: a fresh cluster needs nothing but
