@@ -18,7 +18,11 @@ import (
 	"github.com/fluxcd/pkg/sourceignore"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/openapi"
+	"sigs.k8s.io/kustomize/kyaml/openapi/kubernetesapi"
 )
 
 var (
@@ -41,8 +45,7 @@ func (e *Error) Error() string { return e.File + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// oneAtATime: kustomize keeps the schemas of all kinds in a variable of its own, that each build resets. Flux's package
-// guards the build by a lock, but not the scan for manifests before it.
+// oneAtATime: kustomize keeps the schemas of all kinds in variables of its own, that a build may change.
 var oneAtATime sync.Mutex
 
 // Render builds the objects of the directory path inside root, a materialised commit, in a deterministic order.
@@ -67,7 +70,7 @@ func Build(ctx context.Context, root string, as As) ([]*unstructured.Unstructure
 	if err := fs.generate(dir, as); err != nil {
 		return nil, &Error{File: as.Path, Err: fs.relative(err)}
 	}
-	built, err := kustomize.Build(fs, dir)
+	built, err := fs.build(dir)
 	if fs.refused != nil {
 		return nil, fs.refused // kustomize hides why it could not read a file
 	}
@@ -143,6 +146,22 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	}
 	fs.generated, fs.content = file, data
 	return fs.checkKustomization(file, data)
+}
+
+// build runs kustomize with the options of Flux's own Build, and like it with the schemas of all Kubernetes kinds and none that an
+// earlier build brought along. Flux loads the schemas for each build, which takes longer than most builds; here they stay.
+func (fs *guardedFS) build(dir string) (built resmap.ResMap, err error) {
+	openapi.Schema()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("kustomize cannot build it: %v", r)
+		}
+		if openapi.GetSchemaVersion() != kubernetesapi.DefaultOpenAPI {
+			openapi.ResetOpenAPI()
+		}
+	}()
+	options := &krusty.Options{LoadRestrictions: types.LoadRestrictionsNone, PluginConfig: types.DisabledPluginConfig()}
+	return krusty.MakeKustomizer(options).Run(fs, dir)
 }
 
 func convert(built resmap.ResMap) ([]*unstructured.Unstructured, error) {

@@ -2,6 +2,7 @@ package render
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -178,6 +179,52 @@ func TestRenderEqualsKustomize(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("differs from kustomize (-want +got):\n%s", diff)
+	}
+}
+
+// TestRenderForgetsSchemas: the schemas that a kustomization brings along say how its own patches merge, and nobody else's.
+func TestRenderForgetsSchemas(t *testing.T) {
+	const schema = `{"definitions": {"com.acme.v1.Widget": {
+  "x-kubernetes-group-version-kind": [{"group": "acme.com", "kind": "Widget", "version": "v1"}],
+  "properties": {"parts": {"type": "array", "x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": "name",
+    "items": {"properties": {"name": {"type": "string"}}}}}}}}`
+	const deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {spec: {containers: [{name: %s, image: i}]}}}\n"
+	const kustomization = "resources: [widget.yaml, web.yaml]\npatches: [{path: widget-patch.yaml}, {path: web-patch.yaml}]\n"
+	files := map[string]string{}
+	for dir, openapi := range map[string]string{"with/": "openapi: {path: schema.json}\n", "version/": "openapi: {version: v1.21.2}\n", "without/": ""} {
+		files[dir+"kustomization.yaml"] = openapi + kustomization
+		files[dir+"schema.json"] = schema
+		files[dir+"widget.yaml"] = "apiVersion: acme.com/v1\nkind: Widget\nmetadata: {name: w}\nparts: [{name: a}]\n"
+		files[dir+"widget-patch.yaml"] = "apiVersion: acme.com/v1\nkind: Widget\nmetadata: {name: w}\nparts: [{name: b}]\n"
+		files[dir+"web.yaml"] = fmt.Sprintf(deployment, "a")
+		files[dir+"web-patch.yaml"] = fmt.Sprintf(deployment, "b")
+	}
+	files["broken/kustomization.yaml"] = "openapi: {path: schema.json}\n" + kustomization
+	for _, name := range []string{"widget.yaml", "widget-patch.yaml", "web.yaml", "web-patch.yaml"} {
+		files["broken/"+name] = files["with/"+name]
+	}
+	files["broken/schema.json"] = "[]"
+	root := tree(t, files)
+	for _, step := range []struct {
+		dir   string
+		parts int // 0: does not render
+	}{{"without", 1}, {"with", 2}, {"without", 1}, {"version", 1}, {"without", 1}, {"broken", 0}, {"without", 1}, {"with", 2}} {
+		got, err := Render(t.Context(), root, step.dir)
+		if step.parts == 0 && err != nil {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", step.dir, err)
+		}
+		for _, u := range got {
+			path, want := []string{"parts"}, step.parts
+			if u.GetKind() == "Deployment" {
+				path, want = []string{"spec", "template", "spec", "containers"}, 2
+			}
+			if list, _, _ := unstructured.NestedSlice(u.Object, path...); len(list) != want {
+				t.Errorf("%s: the %s has %v, want %d of them", step.dir, u.GetKind(), list, want)
+			}
+		}
 	}
 }
 
