@@ -59,6 +59,8 @@ type world struct {
 	opener  *vaults.Opener
 	clock   *manualClock
 	kinds   residual.Discovery
+	// exec runs hooks.
+	exec backup.Executor
 	// down makes the store unreachable.
 	down bool
 	// tree is what every path has in every repository; empty if Git does not answer.
@@ -169,7 +171,7 @@ func (w *world) claim(name, data string) *corev1.PersistentVolumeClaim {
 
 func (w *world) reconciler(c client.Client) *backup.Reconciler {
 	return &backup.Reconciler{
-		Client: c, Reader: c, Kube: fake.NewClientset(), Discovery: w.kinds, Events: record.NewFakeRecorder(1000), Clock: w.clock, Vaults: w.opener,
+		Client: c, Reader: c, Kube: fake.NewClientset(), Discovery: w.kinds, Events: record.NewFakeRecorder(1000), Clock: w.clock, Vaults: w.opener, Exec: w.exec,
 		Image: "lockstep.test/controller:dev", Movers: &movers.Room{Reader: c, Client: c, Limits: movers.Limits{Max: 4, PerNode: 4}}, Limits: backup.DefaultLimits(),
 		Trees: &trees.Trees{Reader: c, Open: w.git},
 	}
@@ -267,6 +269,11 @@ func TestRestorePoint(t *testing.T) {
 		"a vault that is known to be down":       testDown,
 		"no more movers than allowed":            testMaxMovers,
 		"deleted while it is saved":              testDeleted,
+		"held still by a hook":                   testHeld,
+		"held still by one that was killed":      testHeldAndKilled,
+		"a hook that cannot be relied on":        testHookRefuses,
+		"deleted while it is held still":         testHeldAndDeleted,
+		"a hook without a pod, as is meant":      testNobodyToHold,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.t, w.cluster.t = t, t
@@ -327,6 +334,8 @@ func testKilled(t *testing.T, w *world) {
 	must(t, w.c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "shop"}, single))
 	single.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: "single", Annotations: single.Annotations}
 	single.Spec.Volumes.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}
+	d := w.database(t)
+	single.Spec.Quiesce = d.policy.Spec.Quiesce
 	w.create(single)
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("killed-%d", n), "single")
@@ -347,6 +356,7 @@ func testKilled(t *testing.T, w *world) {
 		if _, err := catalog.Get(t.Context(), w.vault, p.Status.ID); err != nil {
 			t.Fatal(err)
 		}
+		d.heldAndFree(t)
 		w.expectNothingLeft()
 	}
 }

@@ -44,7 +44,7 @@ func lacksForGood(reason, format string, args ...any) *notReady {
 
 // begin fixes the revision and the expected claims in the status. Nothing is made before they are there.
 func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
-	revision, claims, err := r.prepare(ctx, p)
+	f, err := r.prepare(ctx, p)
 	var lack *notReady
 	var vault *vaults.Error
 	switch {
@@ -58,12 +58,13 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 		return ctrl.Result{}, err
 	}
 	p.Status.ID = point.NewID(p.CreationTimestamp.Time, string(p.UID))
-	p.Status.Revision = revision
+	p.Status.Revision = &f.revision
 	p.Status.StartedAt = &metav1.Time{Time: r.Clock.Now()}
 	p.Status.Volumes = nil
-	for i := range claims {
-		p.Status.Volumes = append(p.Status.Volumes, expected(&claims[i]))
+	for i := range f.claims {
+		p.Status.Volumes = append(p.Status.Volumes, expected(&f.claims[i]))
 	}
+	p.Status.Quiesce = f.quiesce // before the first pre hook runs
 	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
 	return r.progress(p, "taking snapshots", atOnce)
 }
@@ -98,36 +99,43 @@ func (r *Reconciler) hold(p *v1alpha1.RestorePoint, lack *notReady) (ctrl.Result
 	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
 }
 
+// foundation is what a point begins with.
+type foundation struct {
+	revision v1alpha1.Revision
+	claims   []corev1.PersistentVolumeClaim
+	quiesce  []v1alpha1.Quiesced
+}
+
 // prepare finds out everything that a point needs to begin.
-func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (*v1alpha1.Revision, []corev1.PersistentVolumeClaim, error) {
+func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (f foundation, err error) {
 	pol, err := r.policyOf(ctx, p)
 	if err != nil {
-		return nil, nil, err
+		return f, err
 	}
-	revision, err := r.running(ctx, pol, nil)
-	if err != nil {
-		return nil, nil, err
+	if f.revision, err = r.running(ctx, pol, nil); err != nil {
+		return f, err
 	}
-	claims, err := policy.Claims(ctx, r.Client, pol)
+	f.claims, err = policy.Claims(ctx, r.Client, pol)
 	if invalid := (*policy.InvalidError)(nil); errors.As(err, &invalid) {
-		return nil, nil, lacksForGood(v1alpha1.ReasonInvalidSpec, "policy %q: %w", pol.Name, err)
+		return f, lacksForGood(v1alpha1.ReasonInvalidSpec, "policy %q: %w", pol.Name, err)
 	}
 	if err != nil {
-		return nil, nil, err
+		return f, err
 	}
-	if len(claims) == 0 {
-		return nil, nil, lacks(v1alpha1.ReasonNoVolumes, "policy %q selects no claim", pol.Name)
+	if len(f.claims) == 0 {
+		return f, lacks(v1alpha1.ReasonNoVolumes, "policy %q selects no claim", pol.Name)
 	}
-	if err := r.checkClaims(ctx, claims); err != nil {
-		return nil, nil, err
+	if err := r.checkClaims(ctx, f.claims); err != nil {
+		return f, err
 	}
 	if _, err := r.Vaults.Open(ctx, pol.Spec.Vaults[0]); err != nil {
-		return nil, nil, err
+		return f, err
 	}
 	if _, err := r.Vaults.Access(ctx, pol.Spec.Vaults[0]); err != nil {
-		return nil, nil, err
+		return f, err
 	}
-	return &revision, claims, nil
+	f.quiesce, err = r.quiesceTargets(ctx, pol)
+	return f, err
 }
 
 // policyOf reads the policy live: its annotations say which revision is running.

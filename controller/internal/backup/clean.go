@@ -20,7 +20,7 @@ func (r *Reconciler) clean(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 	if !controllerutil.ContainsFinalizer(p, v1alpha1.Finalizer) {
 		return ctrl.Result{}, nil
 	}
-	all := true
+	all := r.release(ctx, p)
 	for i := range p.Status.Volumes {
 		done, err := r.cleanVolume(ctx, p, i)
 		if err != nil {

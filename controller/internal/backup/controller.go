@@ -90,6 +90,8 @@ type Reconciler struct {
 	Metrics   controller.Metrics
 	Clock     clock.PassiveClock
 	Vaults    *vaults.Opener
+	// Exec runs the policies' hooks.
+	Exec Executor
 	// Image is the movers' image, Movers where they run, shared with restores.
 	Image  string
 	Movers *movers.Room
@@ -188,6 +190,9 @@ func (r *Reconciler) fail(p *v1alpha1.RestorePoint, reason, message string) (ctr
 	r.Events.Event(p, corev1.EventTypeWarning, reason, message)
 	if !controllerutil.ContainsFinalizer(p, v1alpha1.Finalizer) {
 		return ctrl.Result{}, nil
+	}
+	if due(p) {
+		return ctrl.Result{RequeueAfter: atOnce}, nil // the application must not be held still for nothing
 	}
 	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
 }

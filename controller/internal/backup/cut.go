@@ -24,6 +24,16 @@ const quick = 5 * time.Second
 // cut asks for all snapshots at once, waits until the moment of each is fixed, and makes sure that the same revision ran all the
 // while.
 func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
+	requested := slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot != nil })
+	fixed := !slices.ContainsFunc(volumes, func(v *work) bool { return !isCut(v.snapshot) })
+	switch next, message := decideQuiesce(p.Status.Quiesce, requested, fixed, r.Clock.Now()); next {
+	case stillFreeze:
+		return r.freeze(ctx, p)
+	case stillThaw:
+		return r.unquiesce(ctx, p)
+	case stillFailed:
+		return r.fail(p, v1alpha1.ReasonQuiesceFailed, message)
+	}
 	if slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot == nil }) {
 		return r.takeSnapshots(ctx, p, volumes)
 	}
@@ -42,7 +52,7 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 		return r.confirm(ctx, p)
 	}
 	switch elapsed := r.Clock.Since(p.Status.StartedAt.Time); {
-	case elapsed < quick:
+	case elapsed < quick || due(p):
 		return r.progress(p, "taking snapshots", r.Limits.Soon)
 	case elapsed <= r.Limits.Cut:
 		return r.progress(p, "taking snapshots", r.Limits.Poll)
@@ -100,8 +110,12 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 	if err != nil || !sameDeploy(now, *p.Status.Revision) {
 		return r.fail(p, v1alpha1.ReasonRevisionChanged, "another commit was deployed while the snapshots were taken: their data may be of either")
 	}
+	pods, err := r.podsOf(ctx, p.Namespace)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	for i := range p.Status.Volumes {
-		p.Status.Volumes[i].Consistency = v1alpha1.ConsistencyCrash
+		p.Status.Volumes[i].Consistency = consistencyOf(p.Status.Volumes[i].Claim, pods, p.Status.Quiesce)
 		if t := p.Status.Volumes[i].Taken; p.Status.Taken == nil || p.Status.Taken.Before(t) {
 			p.Status.Taken = t
 		}

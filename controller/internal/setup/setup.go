@@ -31,6 +31,7 @@ import (
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
 	"github.com/lockstep-dr/lockstep/controller/internal/copies"
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
+	"github.com/lockstep-dr/lockstep/controller/internal/podexec"
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
 	"github.com/lockstep-dr/lockstep/controller/internal/populator"
 	"github.com/lockstep-dr/lockstep/controller/internal/restore"
@@ -168,7 +169,7 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		&policy.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}},
 		&backup.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Discovery: kube.Discovery(), Events: recorder, Metrics: measured, Clock: clock.RealClock{},
-			Vaults: opener, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(), Trees: known,
+			Vaults: opener, Exec: &podexec.Executor{Config: mgr.GetConfig(), Kube: kube}, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(), Trees: known,
 		},
 		&copies.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Clock: clock.RealClock{},

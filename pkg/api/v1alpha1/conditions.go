@@ -83,6 +83,10 @@ const (
 	ReasonRevisionChanged = "RevisionChanged"
 	// ReasonVolumeNotReady: an expected claim is not bound, is being restored, or cannot be snapshotted.
 	ReasonVolumeNotReady = "VolumeNotReady"
+	// ReasonQuiesceFailed: the application was not held still as the policy wants it until the snapshots were taken.
+	ReasonQuiesceFailed = "QuiesceFailed"
+	// ReasonUnquiesceFailed: a post hook failed: the application may still be held. It is tried again until it succeeds.
+	ReasonUnquiesceFailed = "UnquiesceFailed"
 	// ReasonSnapshotFailed: the storage could not make a snapshot.
 	ReasonSnapshotFailed = "SnapshotFailed"
 	// ReasonSaveFailed: a mover could not save a volume; the message names the files.

@@ -17,6 +17,12 @@ type ProtectionPolicySpec struct {
 	// +optional
 	Volumes VolumeSelection `json:"volumes,omitempty"`
 
+	// Quiesce holds the application still while its snapshots are taken. Hooks run in this order, and are undone in the reverse one.
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	Quiesce []QuiesceHook `json:"quiesce,omitempty"`
+
 	// Schedule is a cron line of five fields; empty means only by hand.
 	// +optional
 	Schedule string `json:"schedule,omitempty"`

@@ -87,6 +87,10 @@ type RestorePointStatus struct {
 	// +listType=map
 	// +listMapKey=claim
 	Volumes []VolumeCapture `json:"volumes,omitempty"`
+	// Quiesce are the containers that are held still while the snapshots are taken, fixed when the work began.
+	// +optional
+	// +listType=atomic
+	Quiesce []Quiesced `json:"quiesce,omitempty"`
 	// Residual counts what was captured beside the volumes.
 	// +optional
 	Residual *ResidualSummary `json:"residual,omitempty"`
