@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-//go:embed crd/*.yaml rbac/*.yaml controller/*.yaml
+//go:embed crd/*.yaml rbac/*.yaml controller/*.yaml gate/*.yaml
 var files embed.FS
 
 // placeholder stands in the Deployment where the controller's image belongs.
@@ -26,7 +26,7 @@ func Objects(image string) ([]*unstructured.Unstructured, error) {
 	}
 	var objects []*unstructured.Unstructured
 	for _, name := range []string{
-		"controller/namespace.yaml", "crd", "rbac", "controller/accounts.yaml", "controller/deployment.yaml",
+		"controller/namespace.yaml", "crd", "rbac", "controller/accounts.yaml", "controller/deployment.yaml", "gate",
 	} {
 		found, err := read(name)
 		if err != nil {
@@ -44,6 +44,9 @@ func Objects(image string) ([]*unstructured.Unstructured, error) {
 
 // Definitions returns the CustomResourceDefinitions alone.
 func Definitions() ([]*unstructured.Unstructured, error) { return read("crd") }
+
+// Gate returns the admission policies, and their bindings, that hold deploys until their restore point is complete.
+func Gate() ([]*unstructured.Unstructured, error) { return read("gate") }
 
 // read parses one file, or all files of a directory.
 func read(name string) ([]*unstructured.Unstructured, error) {

@@ -2,6 +2,7 @@ package standin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/fluxcd/pkg/ssa"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -46,13 +48,19 @@ func (f *Flux) Step(ctx context.Context) error {
 	if err := f.Client.List(ctx, &kustomizations, client.InNamespace(f.Namespace)); err != nil {
 		return err
 	}
+	var refused error
 	for i := range kustomizations.Items {
-		if err := f.reconcile(ctx, &kustomizations.Items[i]); err != nil {
+		err := f.reconcile(ctx, &kustomizations.Items[i])
+		if err != nil && !IsRefused(err) {
 			return err
 		}
+		refused = errors.Join(refused, err)
 	}
-	return nil
+	return refused
 }
+
+// IsRefused says that the API server did not let Flux begin to deploy a revision.
+func IsRefused(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) }
 
 func (f *Flux) fetch(ctx context.Context, source *sourcev1.GitRepository) error {
 	if source.Spec.Suspend {
@@ -100,7 +108,10 @@ func (f *Flux) reconcile(ctx context.Context, k *kustomizev1.Kustomization) erro
 	k.Status.ObservedGeneration = k.Generation
 	err := f.dependencies(ctx, k, revision)
 	if err == nil {
-		k.Status.LastAttemptedRevision = revision
+		if refused := f.attempt(ctx, k, revision); refused != nil {
+			return refused
+		}
+		before = k.DeepCopy()
 		err = f.apply(ctx, k, revision)
 	}
 	if err != nil {
@@ -109,6 +120,17 @@ func (f *Flux) reconcile(ctx context.Context, k *kustomizev1.Kustomization) erro
 	}
 	k.Status.LastAppliedRevision = revision
 	setReady(&k.Status.Conditions, k.Generation, true, "ReconciliationSucceeded", "Applied revision: "+revision)
+	return f.Client.Status().Patch(ctx, k, client.MergeFrom(before))
+}
+
+// attempt writes down what is about to be deployed, before anything of it is built. If that is refused, nothing is deployed; the real
+// controller tries again later, with growing waits, as this one does at its next step.
+func (f *Flux) attempt(ctx context.Context, k *kustomizev1.Kustomization, revision string) error {
+	if k.Status.LastAttemptedRevision == revision {
+		return nil
+	}
+	before := k.DeepCopy()
+	k.Status.LastAttemptedRevision = revision
 	return f.Client.Status().Patch(ctx, k, client.MergeFrom(before))
 }
 

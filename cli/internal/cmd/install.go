@@ -29,6 +29,9 @@ newer program it upgrades.
 With --vault URL and --key-file, a Vault and its Secrets are made, too; the S3 credentials of the environment (AWS_*) are
 copied into a Secret. What exists is not changed.
 
+The admission policies that hold deploys of Flux until their restore point is complete are part of it; --without-gate leaves them
+out, and removes those that are there. An API server before Kubernetes 1.30 does not know them: it is told, and they are left out.
+
 With --export, the manifests are printed instead, for Git; Secrets are never printed.`,
 		Example: `  lockstep install --image IMAGE --vault s3://acme-dr/prod?region=eu-west-1 --key-file vault.key
   lockstep install --image IMAGE --export > lockstep.yaml`,
@@ -37,6 +40,7 @@ With --export, the manifests are printed instead, for Git; Secrets are never pri
 	}
 	o.setup.addFlags(cmd.Flags(), p.Image)
 	o.vault.AddFlags(cmd.Flags(), true)
+	cmd.Flags().BoolVar(&o.setup.withoutGate, "without-gate", false, "leave out what holds deploys until their restore point is complete")
 	cmd.Flags().BoolVar(&o.export, "export", false, "print the manifests instead of applying them")
 	cmd.MarkFlagsMutuallyExclusive("export", "vault")
 	return cmd

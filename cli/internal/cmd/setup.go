@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
@@ -42,6 +43,8 @@ const (
 type setupOptions struct {
 	image     string
 	vaultName string
+	// withoutGate leaves out what holds deploys until their restore point is complete.
+	withoutGate bool
 }
 
 func (o *setupOptions) addFlags(f *pflag.FlagSet, image string) {
@@ -55,7 +58,19 @@ func (p *Program) installObjects(ctx context.Context, c *kube.Cluster, o setupOp
 	if err != nil {
 		return err
 	}
+	gated, err := p.gatePossible(c, o)
+	if err != nil {
+		return err
+	}
+	if !gated {
+		objects = slices.DeleteFunc(objects, isGate)
+	}
 	p.note("installing Lockstep into the cluster")
+	if o.withoutGate {
+		if err := p.removeGate(ctx, c); err != nil {
+			return err
+		}
+	}
 	// No owner labels: they would mark Lockstep itself as an application that Git holds.
 	m := ssa.NewResourceManager(c, polling.NewStatusPoller(c, c.RESTMapper(), polling.Options{}),
 		ssa.Owner{Field: v1alpha1.FieldManager, Group: v1alpha1.GroupVersion.Group})
@@ -74,7 +89,11 @@ func (p *Program) manifests(o setupOptions) ([]*unstructured.Unstructured, error
 	if image == "" {
 		return nil, fault.New(fault.Usage, "Name it with --image or $"+envImage+".", "no image for the controller")
 	}
-	return manifests.Objects(image)
+	objects, err := manifests.Objects(image)
+	if o.withoutGate {
+		objects = slices.DeleteFunc(objects, isGate)
+	}
+	return objects, err
 }
 
 // waitForController waits until the Deployments among the objects are available.

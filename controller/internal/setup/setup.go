@@ -30,6 +30,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
 	"github.com/lockstep-dr/lockstep/controller/internal/copies"
+	"github.com/lockstep-dr/lockstep/controller/internal/gate"
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/podexec"
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
@@ -167,6 +168,7 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		&vaults.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}, Vaults: opener},
 		&populator.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Vaults: opener, Now: time.Now, Trees: known},
 		&policy.Reconciler{Client: mgr.GetClient(), Events: recorder, Metrics: measured, Clock: clock.RealClock{}},
+		&gate.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Clock: clock.RealClock{}},
 		&backup.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Discovery: kube.Discovery(), Events: recorder, Metrics: measured, Clock: clock.RealClock{},
 			Vaults: opener, Exec: &podexec.Executor{Config: mgr.GetConfig(), Kube: kube}, Image: o.Image, Movers: room, Limits: backup.DefaultLimits(), Trees: known,

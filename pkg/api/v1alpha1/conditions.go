@@ -15,6 +15,9 @@ const (
 	// ConditionCopiesBehind of a ProtectionPolicy is True while a further vault lacks a Ready point and is not simply about to get it, False
 	// while none does, and absent with one vault only.
 	ConditionCopiesBehind = "CopiesBehind"
+	// ConditionDeployGate of a ProtectionPolicy is True while its points are taken before each deploy, as was asked for, also while a
+	// deploy waits for one. False: a deploy is blocked, or nothing holds deploys. It is absent where nobody asks for that.
+	ConditionDeployGate = "DeployGate"
 )
 
 // Reasons that several kinds use.
@@ -71,6 +74,30 @@ const (
 	ReasonCopiesMissing = "CopiesMissing"
 	// ReasonClockWrong: the newest good point is of a time to come, so that its age is not known.
 	ReasonClockWrong = "ClockWrong"
+)
+
+// Reasons of the condition DeployGate, and of the events about a Kustomization that waits.
+const (
+	// ReasonGateOpen: no deploy waits.
+	ReasonGateOpen = "GateOpen"
+	// ReasonTakingPoint: a deploy waits for its point, which is being taken.
+	ReasonTakingPoint = "TakingPoint"
+	// ReasonBackupFailed: a deploy is blocked because its point has failed; the message names it.
+	ReasonBackupFailed = "BackupFailed"
+	// ReasonTimedOut: a deploy is blocked because its point was not complete in time.
+	ReasonTimedOut = "TimedOut"
+	// ReasonNoPolicy: a deploy is blocked because no ProtectionPolicy says what to save.
+	ReasonNoPolicy = "NoPolicy"
+	// ReasonInvalidAnnotation: a deploy is blocked because an annotation of the gate cannot be understood.
+	ReasonInvalidAnnotation = "InvalidAnnotation"
+	// ReasonNoCommit: a deploy is blocked because its source names no Git commit.
+	ReasonNoCommit = "NoCommit"
+	// ReasonNotGated: the policy asks for a point before each deploy, and the Kustomization has no annotation that makes it wait.
+	ReasonNotGated = "NotGated"
+	// ReasonApproved, of an event: the deploy may go on.
+	ReasonApproved = "DeployApproved"
+	// ReasonApprovedWithoutPoint, of an event: the deploy may go on though its point is missing, because an annotation allows it.
+	ReasonApprovedWithoutPoint = "DeployApprovedWithoutPoint"
 )
 
 // Reasons of RestorePoint.

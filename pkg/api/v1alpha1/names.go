@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "time"
+
 // SystemNamespace is where the controller and its movers run and where the Secrets of Vaults are.
 const SystemNamespace = "lockstep-system"
 
@@ -22,15 +24,29 @@ const (
 
 // A deploy that may touch data waits for the restore point of what runs before it.
 const (
-	// AnnotationPreDeploy on an object of a GitOps engine with the value "required" asks that nothing is deployed without a
-	// restore point.
+	// AnnotationPreDeploy on an object of a GitOps engine with the value PreDeployRequired asks that nothing is deployed without a
+	// restore point. On a Kustomization any other value is a mistake, and lets nothing be deployed.
 	AnnotationPreDeploy = "lockstep.dev/pre-deploy"
+	// PreDeployRequired is the value of AnnotationPreDeploy.
+	PreDeployRequired = "required"
+	// AnnotationPreDeployTimeout on a Kustomization is how long a deploy waits for its point, as a duration ("30m"); PreDeployTimeout
+	// by default.
+	AnnotationPreDeployTimeout = "lockstep.dev/pre-deploy-timeout"
 	// AnnotationApprovedRevision on such an object names the revision that may be deployed, because the point before it is complete:
-	// in the words of Flux for a Kustomization, the full commits of all sources, separated by commas, for an Application.
+	// in the words of Flux for a Kustomization, the full commits of all sources, separated by commas, for an Application. On a
+	// Kustomization only the controller may write it: an admission policy refuses anybody else.
 	AnnotationApprovedRevision = "lockstep.dev/approved-revision"
-	// AnnotationOnBackupFailure on such an object says what becomes of a deploy whose point failed: "Block", the default, or
-	// "Allow".
+	// AnnotationOnBackupFailure on such an object says what becomes of a deploy whose point failed: BackupFailureBlock, the default,
+	// or BackupFailureAllow.
 	AnnotationOnBackupFailure = "lockstep.dev/on-backup-failure"
+	// AnnotationWaiting on a Kustomization says, as JSON, what is not deployed yet and why. It is there while the gate is closed.
+	AnnotationWaiting = "lockstep.dev/waiting"
+)
+
+// Values of AnnotationOnBackupFailure.
+const (
+	BackupFailureBlock = "Block"
+	BackupFailureAllow = "Allow"
 )
 
 // A claim whose dataSourceRef names a ProtectionPolicy begins with the data of the revision that is being deployed.
@@ -40,6 +56,9 @@ const (
 	// AnnotationStartEmpty on such a claim lets it begin empty, whatever the vault holds; its value is the reason.
 	AnnotationStartEmpty = "lockstep.dev/start-empty"
 )
+
+// PreDeployTimeout is how long a deploy waits for its point if no annotation says otherwise.
+const PreDeployTimeout = time.Hour
 
 const (
 	// AnnotationExclude on a claim, or on an object that Git does not hold, keeps it out of every restore point; its value is

@@ -51,6 +51,12 @@ type ProtectionPolicySpec struct {
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 
+	// OnDeploy asks for a point before each deploy of the application by Flux, after it, or both. Before needs the annotation
+	// lockstep.dev/pre-deploy on the Kustomization, too: it is what keeps Flux from deploying until the point is complete.
+	// +optional
+	// +kubebuilder:default=None
+	OnDeploy OnDeploy `json:"onDeploy,omitempty"`
+
 	// Objectives are the promises that this policy is measured against.
 	// +optional
 	Objectives *Objectives `json:"objectives,omitempty"`
@@ -60,6 +66,29 @@ type ProtectionPolicySpec struct {
 	// +optional
 	Retention *Retention `json:"retention,omitempty"`
 }
+
+// OnDeploy says when a deploy takes a point.
+//
+// +kubebuilder:validation:Enum=None;Before;After;Both
+type OnDeploy string
+
+// Values of OnDeploy.
+const (
+	// OnDeployNone: deploys take no points by themselves.
+	OnDeployNone OnDeploy = "None"
+	// OnDeployBefore: the deploy waits for a point of the commit that is running.
+	OnDeployBefore OnDeploy = "Before"
+	// OnDeployAfter: when a deploy has changed what is running, a point is taken of it.
+	OnDeployAfter OnDeploy = "After"
+	// OnDeployBoth is both.
+	OnDeployBoth OnDeploy = "Both"
+)
+
+// Before reports whether a deploy is to wait for a point.
+func (o OnDeploy) Before() bool { return o == OnDeployBefore || o == OnDeployBoth }
+
+// After reports whether a point is to be taken after a deploy.
+func (o OnDeploy) After() bool { return o == OnDeployAfter || o == OnDeployBoth }
 
 // VolumeSelection selects claims.
 type VolumeSelection struct {
@@ -128,6 +157,18 @@ type ProtectionPolicyStatus struct {
 	// LastRun is the scheduled time that was last acted upon, or the time from which on runs count again after a clock was wrong.
 	// +optional
 	LastRun *metav1.Time `json:"lastRun,omitempty"`
+	// LastDeploy is the last deploy after which a point was asked for, or was not needed.
+	// +optional
+	LastDeploy *Deploy `json:"lastDeploy,omitempty"`
+}
+
+// Deploy is what an engine of GitOps has deployed.
+type Deploy struct {
+	// Revision is "<branch or tag>@sha1:<full commit>", or "sha1:<full commit>".
+	Revision string `json:"revision"`
+	// Digest is that of the manifests that were applied, as the engine tells it. A deploy with the same digest changed nothing.
+	// +optional
+	Digest string `json:"digest,omitempty"`
 }
 
 // PointReference names a RestorePoint and its moment.

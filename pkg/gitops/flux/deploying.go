@@ -25,7 +25,7 @@ const (
 // Deploying says what the Kustomization deploys that an object came from; nil if it came from none of Flux.
 // kustomize-controller writes the revision into lastAttemptedRevision before it applies the first object of it.
 func (f Flux) Deploying(ctx context.Context, o metav1.Object) (*gitops.Deploying, error) {
-	by, err := f.appliedBy(ctx, o)
+	by, err := f.AppliedBy(ctx, o)
 	if err != nil || by.Name == "" {
 		return nil, err
 	}
@@ -75,8 +75,8 @@ func attempted(d *gitops.Deploying, u, source *unstructured.Unstructured) {
 	}
 }
 
-// appliedBy is the Kustomization that applied an object, or the HelmRelease that did; empty if none did.
-func (f Flux) appliedBy(ctx context.Context, o metav1.Object) (object.Name, error) {
+// AppliedBy is the Kustomization that applied an object, or the HelmRelease that did; empty if none did.
+func (f Flux) AppliedBy(ctx context.Context, o metav1.Object) (object.Name, error) {
 	labels := o.GetLabels()
 	if labels[labelName] != "" {
 		return object.Name{Namespace: labels[labelNamespace], Name: labels[labelName]}, nil

@@ -101,7 +101,7 @@ func pin(t gitops.Task, u *unstructured.Unstructured, held *gitops.Held) error {
 			return err
 		}
 	}
-	request(u, t.Now)
+	Request(u, t.Now)
 	return unstructured.SetNestedField(u.Object, t.Revision.Commit, "spec", "ref", "commit")
 }
 
@@ -115,7 +115,7 @@ func release(t gitops.Task, u *unstructured.Unstructured, held *gitops.Held) err
 		return nil
 	}
 	unstructured.RemoveNestedField(u.Object, "spec", "suspend")
-	request(u, t.Now)
+	Request(u, t.Now)
 	return gitops.MarkReleased(u, t.Owner, *held)
 }
 
@@ -223,7 +223,7 @@ func (f Flux) unpin(ctx context.Context, u *unstructured.Unstructured, uid strin
 	if err := gitops.MarkWith(after, owner, *held, w); err != nil {
 		return err
 	}
-	request(after, now)
+	Request(after, now)
 	return f.Change(ctx, u, after)
 }
 
@@ -261,7 +261,7 @@ func (f Flux) resume(ctx context.Context, u *unstructured.Unstructured, uid stri
 			return err
 		case w.Suspend == nil:
 			unstructured.RemoveNestedField(u.Object, "spec", "suspend")
-			request(u, now)
+			Request(u, now)
 			return nil
 		}
 		return unstructured.SetNestedField(u.Object, *w.Suspend, "spec", "suspend")
@@ -337,7 +337,8 @@ func observed(u *unstructured.Unstructured) bool {
 	return generation == u.GetGeneration()
 }
 
-func request(u *unstructured.Unstructured, now time.Time) {
+// Request asks Flux to look at an object now.
+func Request(u *unstructured.Unstructured, now time.Time) {
 	annotations := u.GetAnnotations()
 	if annotations == nil {
 		annotations = map[string]string{}
