@@ -83,6 +83,10 @@ func await(g flux.Gate, found []protection, now time.Time) verdict {
 		return late(g, held(g, now, v1alpha1.ReasonNoPolicy, "no ProtectionPolicy is among what it deploys, so that nothing says what to save: "+
 			"add one, or remove the annotations of the gate"), now)
 	}
+	if g.Mixed && savedBefore(g.Attempted, found) {
+		return approved(v1alpha1.ReasonApproved, fmt.Sprintf("the deploy of %s has not ended, so that what runs is of no one commit; the point before it is the way back",
+			short(g.Attempted)))
+	}
 	v := verdict{waiting: waiting(g, now, v1alpha1.ReasonTakingPoint, "")}
 	var ready []string
 	var failed string
@@ -115,6 +119,19 @@ func await(g flux.Gate, found []protection, now time.Time) verdict {
 		v.waiting.Message = fmt.Sprintf("restore point %s of revision %s is being taken", points, short(g.Applied))
 	}
 	return late(g, v, now)
+}
+
+// savedBefore says that each policy has a point from before the deploy of a revision.
+func savedBefore(text string, found []protection) bool {
+	_, commit, err := revision.Parse(text)
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(found, func(p protection) bool {
+		return !slices.ContainsFunc(p.points, func(point v1alpha1.RestorePoint) bool {
+			return point.Spec.PolicyRef.Name == p.policy.Name && point.Spec.Before == commit && conditions.IsReady(&point)
+		})
+	})
 }
 
 const allows = "the annotation " + v1alpha1.AnnotationOnBackupFailure + " allows the deploy without it"

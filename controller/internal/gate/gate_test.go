@@ -92,6 +92,7 @@ func TestGate(t *testing.T) {
 		"no-policy":  testNoPolicy,
 		"superseded": testSuperseded,
 		"restored":   testRestored,
+		"half":       testHalf,
 		"suspended":  testSuspended,
 		"after":      testAfter,
 		"not-gated":  testNotGated,
@@ -463,6 +464,23 @@ func testRestored(t *testing.T, w world) {
 	w.told(v1alpha1.ReasonApproved, "a restore deploys it")
 	if len(w.points("restored")) != 0 {
 		t.Error("a point was taken while a restore runs")
+	}
+}
+
+// testHalf: what mends a deploy that failed half way does not wait for a point that no commit could have.
+func testHalf(t *testing.T, w world) {
+	w.policy("half", v1alpha1.OnDeployBefore)
+	k := w.kustomization(required())
+	w.publish(revision("b"))
+	w.finish(w.point("half", 1), "")
+	w.until("Flux may deploy b", func() bool { return w.attempt(k, revision("b")) == nil })
+	k.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: metav1.ConditionFalse, Reason: "ReconciliationFailed", LastTransitionTime: metav1.Now()}}
+	must(t, w.c.Status().Update(t.Context(), k))
+	w.publish(revision("c"))
+	w.apply(k, revision("c"), "sha256:c")
+	w.told(v1alpha1.ReasonApproved, "the deploy of main@bbbbbbb has not ended")
+	if n := len(w.points("half")); n != 1 {
+		t.Errorf("%d points, want 1", n)
 	}
 }
 

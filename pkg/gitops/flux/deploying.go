@@ -25,38 +25,76 @@ const (
 // Deploying says what the Kustomization deploys that an object came from; nil if it came from none of Flux.
 // kustomize-controller writes the revision into lastAttemptedRevision before it applies the first object of it.
 func (f Flux) Deploying(ctx context.Context, o metav1.Object) (*gitops.Deploying, error) {
-	by, err := f.AppliedBy(ctx, o)
-	if err != nil || by.Name == "" {
-		return nil, err
+	d, u, source, err := f.deployed(ctx, o)
+	if u != nil {
+		name(d, u, source, gitops.Text(u, "status", "lastAttemptedRevision"))
 	}
-	d := &gitops.Deploying{By: f.Key(v1alpha1.EngineObject{Kind: kindKustomization.Kind, Namespace: by.Namespace, Name: by.Name})}
-	u, err := f.Get(ctx, kindKustomization, by)
-	if err != nil {
-		return nil, err
-	}
+	return d, err
+}
+
+// Running says what runs of the Kustomization that an object came from; nil if it came from none of Flux. That is what it applied last
+// and found healthy; but once all of a later revision has been applied, well or not, the data is that revision's. In between it is of no
+// one commit.
+func (f Flux) Running(ctx context.Context, o metav1.Object) (*gitops.Deploying, error) {
+	d, u, source, err := f.deployed(ctx, o)
 	if u == nil {
-		d.Why = fmt.Sprintf("Kustomization %s is gone", by)
-		return d, nil
+		return d, err
 	}
-	if kind := gitops.Text(u, "spec", "sourceRef", "kind"); kind != kindRepository.Kind {
-		d.Why = fmt.Sprintf("the source of Kustomization %s is a %s, which is no Git repository", by, kind)
-		return d, nil
+	runs, mixed := running(u)
+	name(d, u, source, runs)
+	if mixed {
+		d.Mixed = true
+		d.Why = fmt.Sprintf("Kustomization %s has begun to deploy %s and has not ended: what runs is of no one commit until it does",
+			gitops.NameOf(u), gitops.Text(u, "status", "lastAttemptedRevision"))
 	}
-	source, err := f.Get(ctx, kindRepository, sourceOf(u))
-	if err != nil {
-		return nil, err
-	}
-	if source == nil {
-		d.Why = fmt.Sprintf("GitRepository %s of Kustomization %s is gone", sourceOf(u), by)
-		return d, nil
-	}
-	attempted(d, u, source)
 	return d, nil
 }
 
-// attempted fills in the revision that a Kustomization applies, or applied last.
-func attempted(d *gitops.Deploying, u, source *unstructured.Unstructured) {
-	text := gitops.Text(u, "status", "lastAttemptedRevision")
+// running is the revision whose data the application has; mixed says that it may have that of a later one, too.
+func running(u *unstructured.Unstructured) (revision string, mixed bool) {
+	attempted, applied := gitops.Text(u, "status", "lastAttemptedRevision"), gitops.Text(u, "status", "lastAppliedRevision")
+	if attempted == applied || attempted == "" {
+		return applied, false
+	}
+	switch _, reason, _ := gitops.Condition(u, "Ready"); reason {
+	case "ArtifactFailed", "BuildFailed", "DependencyNotReady": // nothing was applied
+		return applied, false
+	case "PruneFailed", "HealthCheckFailed": // everything was
+		return attempted, false
+	}
+	return applied, true
+}
+
+// deployed finds the Kustomization that an object came from, and its source. Without both, what is deployed has no name and says why.
+func (f Flux) deployed(ctx context.Context, o metav1.Object) (d *gitops.Deploying, u, source *unstructured.Unstructured, err error) {
+	by, err := f.AppliedBy(ctx, o)
+	if err != nil || by.Name == "" {
+		return nil, nil, nil, err
+	}
+	d = &gitops.Deploying{By: f.Key(v1alpha1.EngineObject{Kind: kindKustomization.Kind, Namespace: by.Namespace, Name: by.Name})}
+	if u, err = f.Get(ctx, kindKustomization, by); err != nil {
+		return nil, nil, nil, err
+	}
+	if u == nil {
+		d.Why = fmt.Sprintf("Kustomization %s is gone", by)
+		return d, nil, nil, nil
+	}
+	if kind := gitops.Text(u, "spec", "sourceRef", "kind"); kind != kindRepository.Kind {
+		d.Why = fmt.Sprintf("the source of Kustomization %s is a %s, which is no Git repository", by, kind)
+		return d, nil, nil, nil
+	}
+	if source, err = f.Get(ctx, kindRepository, sourceOf(u)); err != nil {
+		return nil, nil, nil, err
+	}
+	if source == nil {
+		d.Why = fmt.Sprintf("GitRepository %s of Kustomization %s is gone", sourceOf(u), by)
+		return d, nil, nil, nil
+	}
+	return d, u, source, nil
+}
+
+// name fills in the revision that a Kustomization has written into its status.
+func name(d *gitops.Deploying, u, source *unstructured.Unstructured, text string) {
 	if text == "" {
 		d.Why = fmt.Sprintf("Kustomization %s has not deployed anything yet", gitops.NameOf(u))
 		return

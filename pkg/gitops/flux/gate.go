@@ -36,6 +36,8 @@ type Gate struct {
 	Suspended, Restored bool
 	// Applied is what runs, Attempted what Flux began to deploy last, Approved what may be deployed.
 	Applied, Attempted, Approved string
+	// Mixed says that a deploy has begun and not ended, so that what runs is of no one commit.
+	Mixed bool
 	// Incoming is what the source gives and Flux deploys next, of the Commit; empty where it gives nothing. Unnamed says in words why
 	// the source names no commit.
 	Incoming, Commit, Unnamed string
@@ -134,6 +136,7 @@ func gateOf(u *unstructured.Unstructured) Gate {
 		Applied: gitops.Text(u, "status", "lastAppliedRevision"), Attempted: gitops.Text(u, "status", "lastAttemptedRevision"),
 		Approved: notes[v1alpha1.AnnotationApprovedRevision], Digest: appliedDigest(u),
 	}
+	_, g.Mixed = running(u)
 	var wants string
 	wants, g.Required = notes[v1alpha1.AnnotationPreDeploy]
 	if wants != v1alpha1.PreDeployRequired && g.Required {

@@ -23,7 +23,7 @@ func Deploying(ctx context.Context, c gitops.Cluster, o metav1.Object) (*gitops.
 // Running says what runs of the engine that an object came from; nil if none says it is its own. An error means that the cluster
 // could not be asked.
 func Running(ctx context.Context, c gitops.Cluster, o metav1.Object) (*gitops.Deploying, error) {
-	return first(ctx, o, "asking which commit is running", argocd.Argo{Cluster: c}.Running)
+	return first(ctx, o, "asking which commit is running", flux.Flux{Cluster: c}.Running, argocd.Argo{Cluster: c}.Running)
 }
 
 func first(ctx context.Context, o metav1.Object, what string, engines ...asked) (*gitops.Deploying, error) {
