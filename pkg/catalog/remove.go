@@ -220,7 +220,9 @@ func (r *SweepReport) count(err error) bool {
 }
 
 // locked tells whether the store keeps what should go, for now.
-func locked(err error) bool { return errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrDenied) }
+func locked(err error) bool {
+	return errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrDenied)
+}
 
 // neededSnapshots are those of the points that there are.
 func neededSnapshots(ctx context.Context, v *volume.Vault) (map[string]bool, error) {

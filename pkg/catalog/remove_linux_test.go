@@ -293,7 +293,9 @@ func TestSaversAndRemovers(t *testing.T) {
 			for r := range made {
 				var both sync.WaitGroup
 				both.Go(func() {
-					err := retry(func() error { return catalog.PutHold(t.Context(), v, catalog.Hold{Point: r.ID, Reason: "audit", Since: now}) })
+					err := retry(func() error {
+						return catalog.PutHold(t.Context(), v, catalog.Hold{Point: r.ID, Reason: "audit", Since: now})
+					})
 					if err == nil {
 						mu.Lock()
 						held = append(held, r)

@@ -87,6 +87,8 @@ func run(ctx context.Context, t Task, open, openTo Open, progress *json.Encoder)
 			return Result{}, fmt.Errorf("the vault to copy to: %w", err)
 		}
 		return copyPoint(ctx, v, to, t, show)
+	case ActionPrune:
+		return prune(ctx, v, show)
 	}
 	return Result{}, fmt.Errorf("unknown action %q", t.Action)
 }

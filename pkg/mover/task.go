@@ -24,6 +24,8 @@ const (
 	ActionLoad Action = "Load"
 	// ActionCopy brings a restore point from one vault into another; there is no volume.
 	ActionCopy Action = "Copy"
+	// ActionPrune gives up what removed points kept of the vault, and deletes what no other needs. It has no volume.
+	ActionPrune Action = "Prune"
 )
 
 // TaskEnv is the environment variable that holds a container's Tasks as JSON.
@@ -106,9 +108,11 @@ type Result struct {
 	// Reread counts what was found altered when it was read from the vault, and good when it was read once more.
 	Reread int64 `json:"reread,omitempty"`
 	// Verified says that a load arrived at the digests that the task named.
-	Verified bool   `json:"verified,omitempty"`
-	Error    string `json:"error,omitempty"`
-	Reason   Reason `json:"reason,omitempty"`
+	Verified bool `json:"verified,omitempty"`
+	// Pruned is what a prune did.
+	Pruned *Pruned `json:"pruned,omitempty"`
+	Error  string  `json:"error,omitempty"`
+	Reason Reason  `json:"reason,omitempty"`
 	// Unreadable are the first paths that could not be read, More the number of further ones.
 	Unreadable []string `json:"unreadable,omitempty"`
 	More       int      `json:"more,omitempty"`

@@ -249,7 +249,7 @@ func TestTheWayOut(t *testing.T) {
 				clear(steps)
 			}
 			verdicts := row(state)
-			p := retention.Next(verdicts, marks, limits, retention.Word{}, now)
+			p := retention.Next(verdicts, marks, limits, "", now)
 			for _, id := range p.Remove {
 				if steps[id] < 4 {
 					t.Errorf("%s is removed when it was marked for %d steps", id, steps[id])

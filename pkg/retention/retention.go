@@ -13,6 +13,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/point"
 )
 
 // ErrInvalid is matched by the error about a question that cannot be meant. Nothing may be removed then.
@@ -32,6 +35,8 @@ type Point struct {
 	Complete bool
 	// Hold, unless empty, is why a person wants to keep the point.
 	Hold string
+	// Use, unless empty, is what needs the point now, as a Restore.
+	Use string
 	// Size is that of its volumes, in bytes. It is shown, and decides nothing.
 	Size int64
 	// LockedUntil is when the store would delete it at the earliest; zero if it is not locked.
@@ -48,6 +53,46 @@ type Rules struct {
 	Tags []string
 	// RanLonger, unless zero, keeps the newest point of whatever was deployed for longer.
 	RanLonger time.Duration
+}
+
+// RulesOf are the rules of a policy; without any, everything is kept.
+func RulesOf(r *v1alpha1.Retention) Rules {
+	if r == nil {
+		return Rules{}
+	}
+	rules := Rules{
+		Last: int(r.Last), Hourly: int(r.Hourly), Daily: int(r.Daily), Weekly: int(r.Weekly), Monthly: int(r.Monthly), Tags: r.Tags,
+	}
+	if r.RanLonger != nil {
+		rules.RanLonger = r.RanLonger.Duration
+	}
+	return rules
+}
+
+// LimitsOf are the limits of a policy.
+func LimitsOf(r *v1alpha1.Retention) Limits {
+	l := Limits{Grace: Grace, Share: Share, Least: Least}
+	if r == nil {
+		return l
+	}
+	if r.Grace != nil {
+		l.Grace = r.Grace.Duration
+	}
+	if r.AtOnce != nil {
+		l.Share, l.Least = float64(r.AtOnce.Percent)/100, int(r.AtOnce.Points)
+	}
+	return l
+}
+
+// PointOf is a record as Decide sees it. A record is written when everything of its point is durable.
+func PointOf(r point.Record) Point {
+	p := Point{
+		ID: r.ID, Taken: r.Taken, Commit: r.Revision.Commit, Tree: r.Revision.Tree, Trigger: string(r.Trigger), Complete: true,
+	}
+	for _, v := range r.Volumes {
+		p.Size += v.Bytes
+	}
+	return p
 }
 
 // keepNothing tells whether no rule is set. Such rules keep everything: to keep nothing is never meant.
@@ -116,6 +161,7 @@ const (
 	// LastGood is the newest complete point, which always stays.
 	LastGood Rule = "last good"
 	Held     Rule = "hold"
+	Used     Rule = "needed by"
 	Locked   Rule = "locked until"
 	// Future is a point of a time to come: some clock is wrong, or was. It counts for no rule that counts.
 	Future Rule = "of a time to come"
@@ -210,6 +256,9 @@ func (d *decision) safe() {
 	for i, p := range d.points {
 		if p.Hold != "" {
 			d.keep(i, Held, fmt.Sprintf("%q", p.Hold))
+		}
+		if p.Use != "" {
+			d.keep(i, Used, p.Use)
 		}
 		if p.LockedUntil.After(d.Now) {
 			d.keep(i, Locked, p.LockedUntil.UTC().Format(time.RFC3339))

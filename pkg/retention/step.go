@@ -1,6 +1,8 @@
 package retention
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -38,8 +40,6 @@ type Marks struct {
 	Points []Mark
 	// Level is how many points were kept, at most, in the grace time before. It sinks slowly to how many are kept now.
 	Level float64
-	// Heard is Word.Until of the word that was followed last.
-	Heard time.Time
 }
 
 // Limits bound what goes. The zero value lets nothing go without a person's word.
@@ -52,16 +52,18 @@ type Limits struct {
 	Least int
 }
 
-// Word is what a person allowed: that up to so many fewer points are kept, once, and until some time.
-type Word struct {
-	Points int
-	Until  time.Time
-}
-
 // RefusedError says that more points would go at once than may without a person's word. None goes, and none is marked.
 type RefusedError struct {
 	// Kept of All points would be kept, Fewer fewer than before; only May fewer may be.
 	Kept, All, Fewer, May int
+	// Points are the IDs of those that would go, sorted.
+	Points []string
+}
+
+// Digest names exactly the points that would go: a person's word for it is for no others.
+func (e *RefusedError) Digest() string {
+	sum := sha256.Sum256([]byte(strings.Join(e.Points, "\n")))
+	return hex.EncodeToString(sum[:8])
 }
 
 func (e *RefusedError) Error() string {
@@ -80,12 +82,13 @@ type Pass struct {
 }
 
 // Next is one step on the way out: it marks the points that may go, takes the mark from those that are needed again, and removes
-// those that were marked for the grace time. Old are the marks of the step before. It may be repeated, and be late, and ask for the
+// those that were marked for the grace time. Old are the marks of the step before, word is the digest of the refusal that a person
+// overruled, or empty. It may be repeated, and be late, and ask for the
 // removal of a point again as long as that is there.
-func Next(verdicts []Verdict, old Marks, l Limits, w Word, now time.Time) Pass {
-	p := Pass{Marks: Marks{At: now, Level: old.Level, Heard: old.Heard}}
+func Next(verdicts []Verdict, old Marks, l Limits, word string, now time.Time) Pass {
+	p := Pass{Marks: Marks{At: now, Level: old.Level}}
 	passed := old.passed(now, l.Grace)
-	p.Refused = p.Marks.follow(verdicts, old, l, w, passed)
+	p.Refused = p.Marks.follow(verdicts, old, l, word, passed)
 	marked := map[string]Mark{}
 	for _, m := range old.Points {
 		marked[m.ID] = m
@@ -118,7 +121,7 @@ func (m Marks) passed(now time.Time, grace time.Duration) time.Duration {
 }
 
 // follow lets the level follow the number of points that are kept, or refuses that.
-func (m *Marks) follow(verdicts []Verdict, old Marks, l Limits, w Word, passed time.Duration) *RefusedError {
+func (m *Marks) follow(verdicts []Verdict, old Marks, l Limits, word string, passed time.Duration) *RefusedError {
 	kept := 0
 	for _, v := range verdicts {
 		if v.Keep {
@@ -142,10 +145,18 @@ func (m *Marks) follow(verdicts []Verdict, old Marks, l Limits, w Word, passed t
 			sunk -= float64(may) * float64(passed) / float64(l.Grace)
 		}
 		m.Level = max(float64(kept), sunk)
-	case m.At.Before(w.Until) && !w.Until.Equal(old.Heard) && fewer <= w.Points:
-		m.Level, m.Heard = float64(kept), w.Until
 	default:
-		return &RefusedError{Kept: kept, All: len(verdicts), Fewer: fewer, May: may}
+		refused := &RefusedError{Kept: kept, All: len(verdicts), Fewer: fewer, May: may}
+		for _, v := range verdicts {
+			if !v.Keep {
+				refused.Points = append(refused.Points, v.Point.ID)
+			}
+		}
+		slices.Sort(refused.Points)
+		if word != refused.Digest() {
+			return refused
+		}
+		m.Level = float64(kept)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func TestNextWaits(t *testing.T) {
 	verdicts := row("kkgg")
 	var marks retention.Marks
 	for hour := range 25 {
-		p := retention.Next(verdicts, marks, limits, retention.Word{}, noon.Add(time.Duration(hour)*time.Hour))
+		p := retention.Next(verdicts, marks, limits, "", noon.Add(time.Duration(hour)*time.Hour))
 		if got := ids(p.Marks); got != "p001 p002" || p.Refused != nil {
 			t.Fatalf("after %d h: marked %q, refused %v", hour, got, p.Refused)
 		}
@@ -51,19 +51,19 @@ func TestNextWaits(t *testing.T) {
 		marks = p.Marks
 	}
 	// Who died while removing is asked to again; what is gone is forgotten.
-	p := retention.Next(row("kkg"), marks, limits, retention.Word{}, noon.Add(25*time.Hour))
+	p := retention.Next(row("kkg"), marks, limits, "", noon.Add(25*time.Hour))
 	if ids(p.Marks) != "p001" || len(p.Remove) != 1 {
 		t.Errorf("marked %q, removes %v", ids(p.Marks), p.Remove)
 	}
 }
 
 func TestNextForgetsWhatIsNeededAgain(t *testing.T) {
-	p := retention.Next(row("kgg"), retention.Marks{}, limits, retention.Word{}, noon)
-	p = retention.Next(row("kkg"), p.Marks, limits, retention.Word{}, noon.Add(6*time.Hour))
+	p := retention.Next(row("kgg"), retention.Marks{}, limits, "", noon)
+	p = retention.Next(row("kkg"), p.Marks, limits, "", noon.Add(6*time.Hour))
 	if ids(p.Marks) != "p001" {
 		t.Fatalf("marked %q", ids(p.Marks))
 	}
-	p = retention.Next(row("kgg"), p.Marks, limits, retention.Word{}, noon.Add(12*time.Hour))
+	p = retention.Next(row("kgg"), p.Marks, limits, "", noon.Add(12*time.Hour))
 	want := []retention.Mark{
 		{ID: "p001", Since: noon, Waited: 12 * time.Hour},
 		{ID: "p002", Since: noon.Add(12 * time.Hour)},
@@ -86,9 +86,9 @@ func TestNextDoesNotBelieveTheClock(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := retention.Next(row("kg"), retention.Marks{}, limits, retention.Word{}, noon)
+			p := retention.Next(row("kg"), retention.Marks{}, limits, "", noon)
 			for _, after := range tt.after {
-				p = retention.Next(row("kg"), p.Marks, limits, retention.Word{}, noon.Add(after))
+				p = retention.Next(row("kg"), p.Marks, limits, "", noon.Add(after))
 			}
 			if len(p.Remove) > 0 || p.Marks.Points[0].Waited != tt.want {
 				t.Errorf("waited %v, want %v; removes %v", p.Marks.Points[0].Waited, tt.want, p.Remove)
@@ -100,13 +100,17 @@ func TestNextDoesNotBelieveTheClock(t *testing.T) {
 func TestNextRefuses(t *testing.T) {
 	many := row(strings.Repeat("k", 30) + strings.Repeat("g", 70))
 	const refused = "of 100 points 30 would be kept, 70 fewer than before, and only 20 may go at once without a person's word: none is removed"
-	until := noon.Add(time.Hour)
+	all := &retention.RefusedError{}
+	for n := range 70 {
+		all.Points = append(all.Points, fmt.Sprintf("p%03d", n+1))
+	}
+	fewer := &retention.RefusedError{Points: all.Points[1:]}
 	tests := []struct {
 		name     string
 		verdicts []retention.Verdict
 		marks    retention.Marks
 		limits   retention.Limits
-		word     retention.Word
+		word     string
 		refused  string
 	}{
 		{name: "a share is exceeded", verdicts: many, limits: limits, refused: refused},
@@ -115,11 +119,8 @@ func TestNextRefuses(t *testing.T) {
 			refused: "of 7 points 1 would be kept, 6 fewer than before, and only 5 may go at once without a person's word: none is removed"},
 		{name: "nothing may", verdicts: row("kg"),
 			refused: "of 2 points 1 would be kept, 1 fewer than before, and only 0 may go at once without a person's word: none is removed"},
-		{name: "with a person's word", verdicts: many, limits: limits, word: retention.Word{Points: 70, Until: until}},
-		{name: "with a word for fewer", verdicts: many, limits: limits, word: retention.Word{Points: 69, Until: until}, refused: refused},
-		{name: "with a word from long ago", verdicts: many, limits: limits, word: retention.Word{Points: 70, Until: noon}, refused: refused},
-		{name: "a word is followed once", verdicts: many, limits: limits, word: retention.Word{Points: 70, Until: until},
-			marks: retention.Marks{At: noon, Level: 100, Heard: until}, refused: refused},
+		{name: "with a person's word", verdicts: many, limits: limits, word: all.Digest()},
+		{name: "with a word for others", verdicts: many, limits: limits, word: fewer.Digest(), refused: refused},
 		{name: "no fewer than before", verdicts: many, limits: limits, marks: retention.Marks{At: noon, Level: 30}},
 	}
 	for _, tt := range tests {
@@ -140,9 +141,9 @@ func TestNextRefuses(t *testing.T) {
 
 // TestARefusalLasts looks again and again at what was refused: time alone is no person's word.
 func TestARefusalLasts(t *testing.T) {
-	p := retention.Next(row(strings.Repeat("k", 40)), retention.Marks{}, limits, retention.Word{}, noon)
+	p := retention.Next(row(strings.Repeat("k", 40)), retention.Marks{}, limits, "", noon)
 	for day := range 30 {
-		p = retention.Next(row(strings.Repeat("k", 20)+strings.Repeat("g", 20)), p.Marks, limits, retention.Word{}, noon.AddDate(0, 0, day))
+		p = retention.Next(row(strings.Repeat("k", 20)+strings.Repeat("g", 20)), p.Marks, limits, "", noon.AddDate(0, 0, day))
 		if p.Refused == nil || p.Refused.Fewer != 20 {
 			t.Fatalf("after %d days: %v", day, p.Refused)
 		}
@@ -151,10 +152,10 @@ func TestARefusalLasts(t *testing.T) {
 
 // TestALeakIsNoticed lets one point more go every hour.
 func TestALeakIsNoticed(t *testing.T) {
-	p := retention.Next(row(strings.Repeat("k", 100)), retention.Marks{}, limits, retention.Word{}, noon)
+	p := retention.Next(row(strings.Repeat("k", 100)), retention.Marks{}, limits, "", noon)
 	for hour := 1; hour <= 100; hour++ {
 		letters := strings.Repeat("k", 100-hour) + strings.Repeat("g", hour)
-		p = retention.Next(row(letters), p.Marks, limits, retention.Word{}, noon.Add(time.Duration(hour)*time.Hour))
+		p = retention.Next(row(letters), p.Marks, limits, "", noon.Add(time.Duration(hour)*time.Hour))
 		if p.Refused != nil {
 			if hour < 20 {
 				t.Errorf("refused after %d h: %v", hour, p.Refused)
@@ -168,22 +169,22 @@ func TestALeakIsNoticed(t *testing.T) {
 // TestARefusalStopsWhatWaits has points wait for their removal when too many others are about to follow.
 func TestARefusalStopsWhatWaits(t *testing.T) {
 	limits := retention.Limits{Least: 2}
-	p := retention.Next(row("kkkkkkkkkgg"), retention.Marks{}, limits, retention.Word{}, noon)
+	p := retention.Next(row("kkkkkkkkkgg"), retention.Marks{}, limits, "", noon)
 	if p.Refused != nil {
 		t.Fatal(p.Refused)
 	}
 	many := row("kgggggggggg")
-	p = retention.Next(many, p.Marks, limits, retention.Word{}, noon.Add(time.Hour))
+	p = retention.Next(many, p.Marks, limits, "", noon.Add(time.Hour))
 	if p.Refused == nil || len(p.Remove) > 0 || ids(p.Marks) != "p001 p002" {
 		t.Fatalf("refused %v, removes %v, marks %q", p.Refused, p.Remove, ids(p.Marks))
 	}
 	// A person lets them go: those that were marked before go at once, the others after their own time.
-	word := retention.Word{Points: 10, Until: noon.Add(3 * time.Hour)}
+	word := p.Refused.Digest()
 	p = retention.Next(many, p.Marks, limits, word, noon.Add(2*time.Hour))
 	if got := strings.Join(p.Remove, " "); p.Refused != nil || got != "p001 p002" || len(p.Marks.Points) != 10 {
 		t.Fatalf("refused %v, removes %q, marks %q", p.Refused, got, ids(p.Marks))
 	}
-	// The word stays good for them when its time is over.
+	// The word stays good for them.
 	p = retention.Next(many, p.Marks, limits, word, noon.Add(9*time.Hour))
 	if p.Refused != nil || len(p.Remove) != 10 {
 		t.Errorf("refused %v, removes %v", p.Refused, p.Remove)
@@ -196,7 +197,7 @@ func TestWhatComesMakesRoom(t *testing.T) {
 	for i := range 10 {
 		verdicts[i].Point.Taken = noon.Add(-time.Duration(i) * time.Hour)
 	}
-	if p := retention.Next(verdicts, retention.Marks{}, limits, retention.Word{}, noon); p.Refused != nil {
+	if p := retention.Next(verdicts, retention.Marks{}, limits, "", noon); p.Refused != nil {
 		t.Error(p.Refused)
 	}
 }

@@ -59,7 +59,7 @@ func (y *year) retain(t *testing.T) {
 	y.in.Now = y.clock()
 	verdicts := decide(t, y.in)
 	before := y.marks
-	p := retention.Next(verdicts, y.marks, y.limits, retention.Word{}, y.clock())
+	p := retention.Next(verdicts, y.marks, y.limits, "", y.clock())
 	if p.Refused != nil {
 		y.refused = p.Refused
 	}

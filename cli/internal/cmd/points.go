@@ -64,21 +64,45 @@ func (p *Program) points(ctx context.Context, o pointsOptions) error {
 	if err != nil {
 		return vault.Explain(err)
 	}
+	holds, err := catalog.Holds(ctx, v.Vault, p.Now())
+	if err != nil {
+		return vault.Explain(err)
+	}
 	records = slices.DeleteFunc(records, func(r point.Record) bool { return !o.selects(r) })
 	slices.SortFunc(records, func(a, b point.Record) int { return cmp.Or(b.Taken.Compare(a.Taken), cmp.Compare(b.ID, a.ID)) })
-	if records == nil {
-		records = []point.Record{}
+	listed := make([]listedPoint, len(records))
+	held := false
+	for i, r := range records {
+		listed[i].Record = r
+		if h, is := holds[r.ID]; is {
+			listed[i].Hold, held = &h, true
+		}
 	}
-	return o.format.Print(p.Out, records, func(w io.Writer) error {
+	return o.format.Print(p.Out, listed, func(w io.Writer) error {
 		rows := make([][]string, len(records))
 		for i, r := range records {
 			rows[i] = []string{
 				r.ID, output.Ago(p.Now(), r.Taken), r.Application, cmp.Or(r.Revision.Ref, "-"), short(r.Revision.Commit),
 				strconv.Itoa(len(r.Volumes)), output.Bytes(recordBytes(r)),
 			}
+			if h := listed[i].Hold; h != nil {
+				rows[i] = append(rows[i], h.String())
+			} else if held {
+				rows[i] = append(rows[i], "-")
+			}
 		}
-		return output.Rows(w, []string{"ID", "TAKEN", "APPLICATION", "REF", "COMMIT", "VOLUMES", "SIZE"}, rows)
+		head := []string{"ID", "TAKEN", "APPLICATION", "REF", "COMMIT", "VOLUMES", "SIZE"}
+		if held {
+			head = append(head, "HELD")
+		}
+		return output.Rows(w, head, rows)
 	})
+}
+
+// listedPoint is a point with what is said of it beside its record.
+type listedPoint struct {
+	point.Record
+	Hold *catalog.Hold `json:"hold,omitempty"`
 }
 
 func (o pointsOptions) selects(r point.Record) bool {

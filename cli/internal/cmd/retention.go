@@ -18,17 +18,16 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
-	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/retention"
 )
 
 func (p *Program) retentionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retention",
-		Short: "Look at which restore points are kept",
-		Long:  `Look at which restore points a retention keeps, and why. Nothing is removed by this version.`,
+		Short: "Look at which restore points are kept, and let some go",
+		Long:  `Look at which restore points a retention keeps, and why; allow points to go that are too many at once.`,
 	}
-	cmd.AddCommand(p.retentionPreviewCommand())
+	cmd.AddCommand(p.retentionPreviewCommand(), p.retentionApproveCommand())
 	return cmd
 }
 
@@ -123,9 +122,17 @@ func (p *Program) retentionPreview(ctx context.Context, application string, o pr
 		return vault.Explain(err)
 	}
 	newest := ""
+	holds, err := catalog.Holds(ctx, v.Vault, p.Now())
+	if err != nil {
+		return vault.Explain(err)
+	}
 	for _, r := range records { // the oldest first
 		if r.Application == application {
-			in.Points = append(in.Points, retained(r))
+			fact := retention.PointOf(r)
+			if hold, held := holds[r.ID]; held {
+				fact.Hold = hold.String()
+			}
+			in.Points = append(in.Points, fact)
 			newest = r.Revision.Repository
 		}
 	}
@@ -156,20 +163,8 @@ func (p *Program) rulesOf(ctx context.Context, key client.ObjectKey, o *previewO
 	if o.zone == "" {
 		o.zone = policy.Spec.TimeZone
 	}
-	if r := policy.Spec.Retention; r != nil {
-		o.rules = retention.Rules{
-			Last: int(r.Last), Hourly: int(r.Hourly), Daily: int(r.Daily), Weekly: int(r.Weekly), Monthly: int(r.Monthly), Tags: r.Tags,
-		}
-	}
+	o.rules = retention.RulesOf(policy.Spec.Retention)
 	return nil
-}
-
-// retained is a record as retention sees it. A record is written when everything of its point is durable.
-func retained(r point.Record) retention.Point {
-	return retention.Point{
-		ID: r.ID, Taken: r.Taken, Commit: r.Revision.Commit, Tree: r.Revision.Tree, Trigger: string(r.Trigger), Complete: true,
-		Size: recordBytes(r),
-	}
 }
 
 func (p *Program) tags(ctx context.Context, namespace string, s source) (tags map[string][]string, err error) {
@@ -215,7 +210,7 @@ func (r preview) write(w io.Writer, now time.Time) error {
 	if err := output.Rows(w, []string{"ID", "TAKEN", "COMMIT", "WOULD", "BECAUSE"}, rows); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nOf %s %d would be kept and %d would go. Nothing is removed by this version.\n",
+	_, err := fmt.Fprintf(w, "\nOf %s %d would be kept and %d would go.\n",
 		output.Count(len(r.Points), "point", "points"), r.Kept, r.WouldGo)
 	return err
 }

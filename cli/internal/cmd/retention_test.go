@@ -3,6 +3,7 @@ package cmd
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,4 +51,21 @@ func TestRetentionPreviewNeedsNoCluster(t *testing.T) {
 	c.run(t, d.flags("retention", "preview", "shop/shop", "--last", "1")...).want(t, fault.Done, "GO", "Of 4 points 1 would be kept and 3 would go.")
 	c.run(t, d.flags("retention", "preview", "shop/shop", "--tags", "v[", "--repo", d.repository)...).want(t, fault.Usage, `"v["`)
 	c.run(t, d.flags("retention", "preview", "shop", "--last", "1")...).want(t, fault.Usage, "NAMESPACE/POLICY")
+}
+
+func TestHolds(t *testing.T) {
+	d := newDisaster(t)
+	c := &testCluster{kubeconfig: "/does/not/exist"}
+	const id = "20260102-030405-aaaaaaaa"
+	c.run(t, d.flags("hold", "20260102", "--reason", "audit", "--until", "2000-01-01")...).want(t, fault.Usage, "--until")
+	c.run(t, d.flags("hold", "2025")...).want(t, fault.Absent)
+	c.run(t, d.flags("hold", "20260102", "--reason", "audit", "--until", "2999-01-31")...).want(t, fault.Done, id+" is held: audit (until 2999-02-01T00:00:00Z)")
+	c.run(t, d.flags("points")...).want(t, fault.Done, "HELD", "audit (until")
+	c.run(t, d.flags("points", "-o", "json")...).want(t, fault.Done, `"reason": "audit"`)
+	c.run(t, d.flags("retention", "preview", "shop/shop", "--last", "1")...).want(t, fault.Done, `hold "audit`)
+	c.run(t, d.flags("release-hold", id)...).want(t, fault.Done, "not held any more")
+	c.run(t, d.flags("release-hold", id)...).want(t, fault.Done, "was not held")
+	if o := c.run(t, d.flags("points")...); strings.Contains(o.out, "HELD") {
+		t.Errorf("still held:\n%s", o.out)
+	}
 }

@@ -36,6 +36,7 @@ import (
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
 	"github.com/lockstep-dr/lockstep/controller/internal/populator"
 	"github.com/lockstep-dr/lockstep/controller/internal/restore"
+	"github.com/lockstep-dr/lockstep/controller/internal/retention"
 	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -176,6 +177,12 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		&copies.Reconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Clock: clock.RealClock{},
 			Vaults: opener, Image: o.Image, Movers: room, Limits: copies.DefaultLimits(),
+		},
+		&retention.Reconciler{
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Clock: clock.RealClock{}, Vaults: opener,
+		},
+		&retention.Pruner{
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Clock: clock.RealClock{}, Vaults: opener, Image: o.Image, Movers: room,
 		},
 		restore.New(restore.Deps{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Kube: kube, Events: recorder, Metrics: measured,

@@ -18,6 +18,10 @@ const (
 	// ConditionDeployGate of a ProtectionPolicy is True while its points are taken before each deploy, as was asked for, also while a
 	// deploy waits for one. False: a deploy is blocked, or nothing holds deploys. It is absent where nobody asks for that.
 	ConditionDeployGate = "DeployGate"
+	// ConditionRetentionRefused of a ProtectionPolicy is True while its retention would remove more points at once than it may without a
+	// person's word, so that none is removed. Unknown: not everything is known that decides, so that none is removed either. It is absent
+	// without a retention.
+	ConditionRetentionRefused = "RetentionRefused"
 )
 
 // Reasons that several kinds use.
@@ -74,6 +78,13 @@ const (
 	ReasonCopiesMissing = "CopiesMissing"
 	// ReasonClockWrong: the newest good point is of a time to come, so that its age is not known.
 	ReasonClockWrong = "ClockWrong"
+
+	// ReasonTooManyAtOnce: more points would be removed at once than may be without a person's word.
+	ReasonTooManyAtOnce = "TooManyAtOnce"
+	// ReasonFactsUnknown: a vault, Git or a Restore does not say yet what decides which points are kept.
+	ReasonFactsUnknown = "FactsUnknown"
+	// ReasonWithinLimits: the retention does its work.
+	ReasonWithinLimits = "WithinLimits"
 )
 
 // Reasons of the condition DeployGate, and of the events about a Kustomization that waits.

@@ -17,6 +17,9 @@ const (
 	AnnotationRevision = "lockstep.dev/revision"
 	// AnnotationTree is the Git tree hash of the path at that commit.
 	AnnotationTree = "lockstep.dev/tree"
+	// AnnotationApprovedRemoval on a ProtectionPolicy names the sets of points that somebody allowed to go at once: digests of
+	// status.retention, separated by commas.
+	AnnotationApprovedRemoval = "lockstep.dev/approved-removal"
 	// AnnotationDeploying is the revision that is being deployed, as JSON, from before its first object is applied until the
 	// others say that it runs.
 	AnnotationDeploying = "lockstep.dev/deploying"
@@ -111,6 +114,8 @@ const (
 	LabelCopy = "lockstep.dev/copy"
 	// LabelPolicy holds the name of the ProtectionPolicy that made a RestorePoint.
 	LabelPolicy = "lockstep.dev/policy"
+	// LabelVault holds the UID of the Vault that a Job prunes.
+	LabelVault = "lockstep.dev/vault-uid"
 	// LabelApplicationName marks every object that the Direct engine applied from Git, with the name of its application.
 	LabelApplicationName = "lockstep.dev/name"
 	// LabelApplicationNamespace is the namespace of LabelApplicationName.

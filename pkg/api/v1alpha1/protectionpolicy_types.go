@@ -61,8 +61,7 @@ type ProtectionPolicySpec struct {
 	// +optional
 	Objectives *Objectives `json:"objectives,omitempty"`
 
-	// Retention says which points are kept; without it every point is. Nothing is deleted by this version: the rule
-	// is checked and recorded.
+	// Retention says which points are kept; without it every point is.
 	// +optional
 	Retention *Retention `json:"retention,omitempty"`
 }
@@ -108,7 +107,7 @@ type Objectives struct {
 
 // Retention counts the points to keep.
 //
-// +kubebuilder:validation:XValidation:rule="self.last + self.hourly + self.daily + self.weekly + self.monthly > 0 || (has(self.tags) && size(self.tags) > 0)",message="this retention keeps nothing: set at least one of last, hourly, daily, weekly, monthly or tags"
+// +kubebuilder:validation:XValidation:rule="self.last + self.hourly + self.daily + self.weekly + self.monthly > 0 || (has(self.tags) && size(self.tags) > 0) || has(self.ranLonger)",message="this retention keeps nothing: set at least one of last, hourly, daily, weekly, monthly, tags or ranLonger"
 type Retention struct {
 	// +optional
 	// +kubebuilder:default=0
@@ -134,6 +133,36 @@ type Retention struct {
 	// +optional
 	// +listType=set
 	Tags []string `json:"tags,omitempty"`
+	// RanLonger keeps the newest point of whatever was deployed for longer than this.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="ranLonger must be more than nothing"
+	RanLonger *metav1.Duration `json:"ranLonger,omitempty"`
+	// Grace is how long a point that nothing keeps is only marked before it is removed, and then how long its data stays, 24h by
+	// default. Until it is over, a hold or another rule keeps the point.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="grace must be at least 1s"
+	Grace *metav1.Duration `json:"grace,omitempty"`
+	// AtOnce is how many points may go at once without a person's word; more than that are not removed, and none is, until
+	// somebody approves it with lockstep retention approve. By default it is 20 percent, or 5 points if that is more.
+	// +optional
+	AtOnce *RetentionAtOnce `json:"atOnce,omitempty"`
+}
+
+// RetentionAtOnce bounds how many points may go at once: a share of those that are kept, or a number, whichever is more.
+type RetentionAtOnce struct {
+	// +optional
+	// +kubebuilder:default=20
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Percent int32 `json:"percent"`
+	// +optional
+	// +kubebuilder:default=5
+	// +kubebuilder:validation:Minimum=0
+	Points int32 `json:"points"`
 }
 
 // ProtectionPolicyStatus is what the policy protects now.
@@ -157,6 +186,11 @@ type ProtectionPolicyStatus struct {
 	// LastRun is the scheduled time that was last acted upon, or the time from which on runs count again after a clock was wrong.
 	// +optional
 	LastRun *metav1.Time `json:"lastRun,omitempty"`
+	// Retention is where the retention stands in each vault.
+	// +optional
+	// +listType=map
+	// +listMapKey=vault
+	Retention []VaultRetention `json:"retention,omitempty"`
 	// LastDeploy is the last deploy after which a point was asked for, or was not needed.
 	// +optional
 	LastDeploy *Deploy `json:"lastDeploy,omitempty"`
@@ -169,6 +203,60 @@ type Deploy struct {
 	// Digest is that of the manifests that were applied, as the engine tells it. A deploy with the same digest changed nothing.
 	// +optional
 	Digest string `json:"digest,omitempty"`
+}
+
+// VaultRetention is where the retention stands in one vault.
+type VaultRetention struct {
+	Vault string `json:"vault"`
+	// CheckedAt is when the points were last judged.
+	// +optional
+	CheckedAt *metav1.Time `json:"checkedAt,omitempty"`
+	// Generation is that of the policy by which they were.
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+	// Kept points are those that a rule, a hold or a use keeps.
+	Kept int32 `json:"kept"`
+	// Leaving points are marked: nothing keeps them, and they are removed when their grace time is over.
+	Leaving int32 `json:"leaving"`
+	// Next is when the first of them may be removed.
+	// +optional
+	Next *metav1.Time `json:"next,omitempty"`
+	// Unknown says what is not known now, because of which nothing is marked or removed.
+	// +optional
+	Unknown string `json:"unknown,omitempty"`
+	// Refused says what would go if somebody approved it.
+	// +optional
+	Refused *RetentionRefusal `json:"refused,omitempty"`
+	// Marks are the points that are leaving.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=1000
+	Marks []RetentionMark `json:"marks,omitempty"`
+	// Level is how many points were kept, at most, in the grace time before, in thousandths. It sinks slowly.
+	// +optional
+	Level int64 `json:"level,omitempty"`
+}
+
+// RetentionMark remembers a point that is leaving.
+type RetentionMark struct {
+	// ID of the point.
+	ID    string      `json:"id"`
+	Since metav1.Time `json:"since"`
+	// Waited is how much of the grace time has passed.
+	Waited metav1.Duration `json:"waited"`
+}
+
+// RetentionRefusal is what would go at once, and does not without a person's word.
+type RetentionRefusal struct {
+	// Digest names exactly these points.
+	Digest string `json:"digest"`
+	// Count is how many they are.
+	Count int32 `json:"count"`
+	// Points are their IDs, the first of them if they are many.
+	// +optional
+	// +listType=set
+	Points []string `json:"points,omitempty"`
 }
 
 // PointReference names a RestorePoint and its moment.

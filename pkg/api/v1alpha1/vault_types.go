@@ -19,6 +19,16 @@ type VaultSpec struct {
 	// KeySecretRef names a Secret in lockstep-system whose entry "identity" is the age identity that opens the vault, as
 	// `lockstep vault init` writes it. There is no default key.
 	KeySecretRef SecretReference `json:"keySecretRef"`
+
+	// PruneSchedule is a cron line of five fields, in UTC, that says when what no point needs any more is deleted, once a day by
+	// default.
+	// +optional
+	// +kubebuilder:default="23 3 * * *"
+	PruneSchedule string `json:"pruneSchedule,omitempty"`
+
+	// SuspendPrune keeps everything in the store: points are removed as their retention says, and their data stays.
+	// +optional
+	SuspendPrune bool `json:"suspendPrune,omitempty"`
 }
 
 // S3Location is a prefix in a bucket.
@@ -79,6 +89,36 @@ type VaultStatus struct {
 	// point that somebody waits for fails at once.
 	// +optional
 	DownSince *metav1.Time `json:"downSince,omitempty"`
+	// Prune is what came of deleting what no point needs.
+	// +optional
+	Prune *VaultPrune `json:"prune,omitempty"`
+}
+
+// VaultPrune is what came of deleting what no point needs.
+type VaultPrune struct {
+	// Running names the Job of lockstep-system that is at it.
+	// +optional
+	Running string `json:"running,omitempty"`
+	// LastRun is the scheduled time that was last acted upon.
+	// +optional
+	LastRun *metav1.Time `json:"lastRun,omitempty"`
+	// NextRun is when it begins again.
+	// +optional
+	NextRun *metav1.Time `json:"nextRun,omitempty"`
+	// PrunedAt is when it was last done.
+	// +optional
+	PrunedAt *metav1.Time `json:"prunedAt,omitempty"`
+	// FreedBytes is what was deleted then, WaitingBytes what is needless and not yet for the grace time.
+	// +optional
+	FreedBytes int64 `json:"freedBytes,omitempty"`
+	// +optional
+	WaitingBytes int64 `json:"waitingBytes,omitempty"`
+	// LockedBytes is what should go and the store must keep for now.
+	// +optional
+	LockedBytes int64 `json:"lockedBytes,omitempty"`
+	// Error says why the last run did not do it; nothing was deleted that is needed.
+	// +optional
+	Error string `json:"error,omitempty"`
 }
 
 // Vault is where data goes: an object store and its key. It is the source of truth: a fresh cluster needs nothing but
