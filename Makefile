@@ -10,6 +10,8 @@ IMAGE   ?= lockstep.test/controller:dev
 LINT    := go tool -modfile=tools/go.mod golangci-lint
 # The race detector needs a C compiler; without one the tests still run and say so.
 RACE    := $(if $(shell command -v gcc || command -v cc),-race,)
+# An API server of a test starts and stops beside other packages' tests: 20 seconds, the default, may be too short.
+ENVTEST := KUBEBUILDER_CONTROLPLANE_START_TIMEOUT=5m KUBEBUILDER_CONTROLPLANE_STOP_TIMEOUT=5m
 # Real clusters need Linux and root.
 CLUSTERS := $(shell [ "$$(uname -s)" = Linux ] && [ "$$(id -u)" = 0 ] && echo yes)
 
@@ -56,7 +58,7 @@ test-tools: # The system's own tools, which tests compare trees with.
 .PHONY: test-packages
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
-	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" go test $(RACE) -timeout 30m ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/reader/... ./test/shop/...
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" $(ENVTEST) go test $(RACE) -timeout 30m ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/reader/... ./test/shop/...
 
 .PHONY: test-stores
 test-stores: $(BIN)/cluster ## Run the store tests on a real S3 server (Ceph), Object Lock among them.

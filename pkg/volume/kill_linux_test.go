@@ -199,6 +199,7 @@ func afterKill(t *testing.T, dir, when string) {
 
 // A save may be cut at any operation on the store: the vault verifies clean, everything recorded loads.
 func TestSaveKilled(t *testing.T) {
+	t.Parallel()
 	base := newWorld(t)
 	save(t, base.vault, tree(t, 1, 2, 3))
 	src := tree(t, 2, 3, 4, 5)

@@ -38,7 +38,8 @@ func startCluster(t *testing.T, withKinds bool) *testCluster {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("SKIPPED: no API server to test with: $KUBEBUILDER_ASSETS is not set; `make test` sets it")
 	}
-	env := &envtest.Environment{ErrorIfCRDPathMissing: true}
+	env := &envtest.Environment{ErrorIfCRDPathMissing: true,
+		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 5 * time.Minute}}
 	if withKinds {
 		env.CRDDirectoryPaths = []string{filepath.Join("..", "..", "..", "manifests", "crd"), filepath.Join("..", "..", "..", "test", "standin", "crd")}
 	}
@@ -129,7 +130,7 @@ func (c *testCluster) run(t *testing.T, args ...string) outcome {
 // runUntil runs a command that is interrupted when its output to standard error has the text.
 func (c *testCluster) runUntil(t *testing.T, text string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	return c.runWith(ctx, &interrupter{text: text, cancel: cancel}, args...)
 }

@@ -156,7 +156,7 @@ func TestManager(t *testing.T) {
 // answered waits until a reconciler has said something about the object.
 func answered(t *testing.T, c client.Client, u *unstructured.Unstructured, ended <-chan error) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(5 * time.Minute)
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +33,7 @@ func Start(t *testing.T, scheme *kruntime.Scheme, more ...string) (*rest.Config,
 		CRDDirectoryPaths: append(more, definitions(t),
 			filepath.Join(module(t, "github.com/kubernetes-csi/external-snapshotter/client/v8"), "config", "crd")),
 		ErrorIfCRDPathMissing: true,
+		CRDInstallOptions:     envtest.CRDInstallOptions{MaxTime: 5 * time.Minute},
 	}
 	env.ControlPlane.Etcd = &envtest.Etcd{}
 	env.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true") // nobody needs this cluster after a power failure
