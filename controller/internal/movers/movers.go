@@ -44,7 +44,8 @@ type Room struct {
 // on when a controller dies.
 const labelSlot = "lockstep.dev/mover-slot"
 
-// Start makes the Job of a mover, and says false if there is no room for it now. A Job of its name counts as room for itself.
+// Start makes the Job of a mover, and says false if there is no room for it now. A Job of its name counts as room for itself. It is the
+// only way to make one: whatever the mover is for, it is counted.
 func (r *Room) Start(ctx context.Context, job *batchv1.Job) (bool, error) {
 	r.admission.Lock()
 	defer r.admission.Unlock()
@@ -56,6 +57,7 @@ func (r *Room) Start(ctx context.Context, job *batchv1.Job) (bool, error) {
 	if err != nil || len(others) >= limit {
 		return false, err
 	}
+	metav1.SetMetaDataLabel(&job.ObjectMeta, v1alpha1.LabelManagedBy, v1alpha1.FieldManager) // running counts by it
 	spread(job, leastUsed(others, r.Limits.PerNode))
 	if err := r.Client.Create(ctx, job, client.FieldOwner(v1alpha1.FieldManager)); err != nil {
 		return false, fmt.Errorf("making mover %q: %w", job.Name, err)

@@ -83,6 +83,22 @@ func TestStartAtOnce(t *testing.T) {
 	}
 }
 
+// TestOneLimit: whatever a mover is for, and however its Job was made, it takes from the room that all have together.
+func TestOneLimit(t *testing.T) {
+	g := NewWithT(t)
+	r := room(Limits{Max: 4, PerNode: 8}, node("a", false))
+	for i, label := range []string{v1alpha1.LabelRestorePoint, v1alpha1.LabelRestore, "lockstep.dev/prune", ""} {
+		g.Expect(r.Left(t.Context())).To(Equal(4 - i))
+		j := job(fmt.Sprintf("mover-%d", i))
+		j.Labels = nil
+		if label != "" {
+			j.Labels = map[string]string{label: "uid"}
+		}
+		g.Expect(r.Start(t.Context(), j)).To(BeTrue(), "mover %d", i)
+	}
+	g.Expect(r.Start(t.Context(), job("fifth"))).To(BeFalse(), "there are four of others")
+}
+
 // TestPerNode: what the scheduler is told keeps each node's limit, wherever it puts the movers.
 func TestPerNode(t *testing.T) {
 	g := NewWithT(t)
