@@ -93,7 +93,9 @@ func NewJob(s JobSpec) (*batchv1.Job, error) {
 	pod.Volumes = vaultVolumes(s.Vault)
 	for i, v := range s.Volumes {
 		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: volumeName(i), VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim},
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{
+				ClaimName: v.Claim, ReadOnly: v.Task.Live, // else a kubelet may give the files to this pod alone, by their SELinux label
+			},
 		}})
 	}
 	each := 1

@@ -157,6 +157,18 @@ func TestJobShape(t *testing.T) {
 	}
 }
 
+// A volume in use is mounted for reading only in the whole pod; a snapshot's may have to be written to when it is mounted.
+func TestLiveVolumeIsMountedReadOnly(t *testing.T) {
+	pod := newJob(t,
+		mover.JobVolume{Claim: "snapshot", ReadOnly: true, Task: mover.Task{Action: mover.ActionSave}},
+		mover.JobVolume{Claim: "live", ReadOnly: true, Task: mover.Task{Action: mover.ActionSave, Live: true}}).Spec.Template.Spec
+	for _, v := range pod.Volumes {
+		if c := v.PersistentVolumeClaim; c != nil && c.ReadOnly != (c.ClaimName == "live") {
+			t.Errorf("claim %s: read only %t", c.ClaimName, c.ReadOnly)
+		}
+	}
+}
+
 // A block volume is a device of the container, and no mount.
 func TestBlockVolume(t *testing.T) {
 	pod := newJob(t,

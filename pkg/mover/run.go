@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -53,12 +55,25 @@ func runTask(ctx context.Context, t Task, open, openTo Open, stdout io.Writer) R
 	r = Result{Snapshot: t.Snapshot, Error: err.Error(), Reason: reasonOf(err)}
 	var files *volume.FileErrors
 	if errors.As(err, &files) {
-		for _, f := range files.Files[:min(len(files.Files), maxPaths)] {
-			r.Unreadable = append(r.Unreadable, fmt.Sprintf("%q", f.Path))
+		r.Unreadable, r.More = paths(files)
+		if t.Live && !slices.ContainsFunc(files.Files, lasting) {
+			r.Reason = ReasonFailed
 		}
-		r.More = max(0, len(files.Files)-maxPaths)
 	}
 	return r
+}
+
+// paths are the first files that something is wrong with, and the number of further ones.
+func paths(files *volume.FileErrors) (first []string, more int) {
+	for _, f := range files.Files[:min(len(files.Files), maxPaths)] {
+		first = append(first, fmt.Sprintf("%q", f.Path))
+	}
+	return first, max(0, len(files.Files)-maxPaths)
+}
+
+// lasting reports whether a file will not be read by another try either. One that is in use may be.
+func lasting(f volume.FileError) bool {
+	return !errors.Is(f.Err, volume.ErrChanged) && !errors.Is(f.Err, syscall.ESTALE)
 }
 
 func run(ctx context.Context, t Task, open, openTo Open, progress *json.Encoder) (Result, error) {
@@ -94,11 +109,16 @@ func run(ctx context.Context, t Task, open, openTo Open, progress *json.Encoder)
 }
 
 func save(ctx context.Context, v *volume.Vault, t Task, show func(volume.Progress)) (Result, error) {
-	s, err := v.Save(ctx, t.Dir, volume.SaveOptions{Labels: t.Labels, Progress: show})
-	if err != nil {
+	s, err := v.Save(ctx, t.Dir, volume.SaveOptions{Labels: t.Labels, Live: t.Live, Progress: show})
+	var changed *volume.FileErrors
+	if err != nil && (s == nil || !errors.As(err, &changed)) {
 		return Result{}, err
 	}
-	return resultOf(s), nil
+	r := resultOf(s)
+	if changed != nil {
+		r.Changed, r.More = paths(changed)
+	}
+	return r, nil
 }
 
 // load fills the volume. A directory that an earlier mover filled, and whose result was lost with its pod, is proven instead. A

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"filippo.io/age"
@@ -178,5 +179,53 @@ func TestUnreadableFilesAreNamed(t *testing.T) {
 	got := run(t, mover.Task{Action: mover.ActionSave}, open, &bytes.Buffer{})
 	if got.Reason != mover.ReasonFiles || len(got.Unreadable) != 20 || got.More != 10 || got.Unreadable[0] != `"odd\n0"` {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// A live save that fails only because files were in use may be tried again; one that cannot read a file may not.
+func TestFilesInUseAreTriedAgain(t *testing.T) {
+	inUse := volume.FileError{Path: "log", Err: volume.ErrChanged}
+	for _, tt := range []struct {
+		name  string
+		live  bool
+		files []volume.FileError
+		want  mover.Reason
+	}{
+		{"in use", true, []volume.FileError{inUse, {Path: "b", Err: syscall.ESTALE}}, mover.ReasonFailed},
+		{"in use, and one unreadable", true, []volume.FileError{inUse, {Path: "b", Err: os.ErrPermission}}, mover.ReasonFiles},
+		{"a snapshot that changes", false, []volume.FileError{inUse}, mover.ReasonFiles},
+	} {
+		open := func(context.Context, string) (*volume.Vault, error) { return nil, &volume.FileErrors{Files: tt.files} }
+		if got := run(t, mover.Task{Action: mover.ActionSave, Live: tt.live}, open, io.Discard); got.Reason != tt.want {
+			t.Errorf("%s: reason %q, want %q", tt.name, got.Reason, tt.want)
+		}
+	}
+}
+
+// TestLiveSaveNamesWhatChanged: the result is one of success, and says which files are as they were found.
+func TestLiveSaveNamesWhatChanged(t *testing.T) {
+	open, _ := newVault(t)
+	dir := t.TempDir()
+	write(t, dir, "log", strings.Repeat("line", 1<<20))
+	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for ctx.Err() == nil {
+			if _, err := f.WriteString("x"); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	got := run(t, mover.Task{Action: mover.ActionSave, Live: true, Dir: dir}, open, io.Discard)
+	stop()
+	<-stopped
+	if diff := cmp.Diff([]string{`"log"`}, got.Changed); diff != "" || got.Error != "" || got.Snapshot == "" || got.More != 0 {
+		t.Errorf("got %+v; changed: %s", got, diff)
 	}
 }

@@ -42,6 +42,9 @@ type Task struct {
 	Dir string `json:"dir"`
 	// Device says that Dir is a block device; NewJob sets it.
 	Device bool `json:"device,omitempty"`
+	// Live says that a volume to save is written to meanwhile: it is mounted for reading only in the whole pod, and files that change while
+	// they are read do not fail the save.
+	Live bool `json:"live,omitempty"`
 	// Snapshot is the saved volume to load.
 	Snapshot string `json:"snapshot,omitempty"`
 	// Labels go into the saved volume, for people who list a vault.
@@ -113,8 +116,10 @@ type Result struct {
 	Pruned *Pruned `json:"pruned,omitempty"`
 	Error  string  `json:"error,omitempty"`
 	Reason Reason  `json:"reason,omitempty"`
-	// Unreadable are the first paths that could not be read, More the number of further ones.
+	// Unreadable are the first paths that could not be read, Changed those that changed each time they were read by a live save, and More is
+	// the number of further ones.
 	Unreadable []string `json:"unreadable,omitempty"`
+	Changed    []string `json:"changed,omitempty"`
 	More       int      `json:"more,omitempty"`
 }
 
@@ -143,6 +148,9 @@ func (r Result) Encode(limit int) []byte {
 			return data
 		case len(r.Unreadable) > 0:
 			r.Unreadable = r.Unreadable[:len(r.Unreadable)-1]
+			r.More++
+		case len(r.Changed) > 0:
+			r.Changed = r.Changed[:len(r.Changed)-1]
 			r.More++
 		case len(r.Error) > shortestError:
 			r.Error = strings.ToValidUTF8(r.Error[:max(shortestError, len(r.Error)*3/4)], "")

@@ -15,6 +15,10 @@ func TestResultFitsIntoAMessage(t *testing.T) {
 	for i := range 500 {
 		long.Unreadable = append(long.Unreadable, fmt.Sprintf("%q", strings.Repeat("x", 200)+fmt.Sprint(i)))
 	}
+	changed := mover.Result{Snapshot: "id", Changed: long.Unreadable}
+	if got, err := mover.DecodeResults(string(mover.Results{changed}.Encode(make([]mover.Task, 1)))); err != nil || len(got[0].Changed)+got[0].More != 500 {
+		t.Errorf("what changed does not fit: %+v, %v", got, err)
+	}
 	for _, limit := range []int{0, 4096, 1024, 512} {
 		data := mover.Results{long}.Encode([]mover.Task{{MessageLimit: limit}})
 		if want := max(limit, 512); limit > 0 && len(data) > want+2 || len(data) > 4096+2 {

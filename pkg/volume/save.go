@@ -31,6 +31,10 @@ type SaveOptions struct {
 	Detect Detect
 	// KeepGoing records a snapshot even if files cannot be read, change while they are read, or vanish.
 	KeepGoing bool
+	// Live says that the tree is written to while it is read. A file that changes meanwhile is read again, and recorded as it was found
+	// at last if it changes every time; one that vanishes is not in the snapshot. The *FileErrors beside the snapshot names the former, and
+	// the directories that changed. What cannot be read for another reason fails the save.
+	Live bool
 	// Blind reads nothing of the Vault, for credentials that may only write: all is stored, what the Vault has already, too, and
 	// there can be no parent.
 	Blind bool
@@ -83,7 +87,8 @@ func (d Detect) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 //
 // If files cannot be read, change while they are read or vanish, the error is a *FileErrors that names every one of
 // them, and no snapshot is recorded. With KeepGoing there is one all the same, beside the error: files that cannot be read are
-// in it as such, and those that change as they were found at last. ErrOvertaken says that packs were deleted which the save relied
+// in it as such, and those that change as they were found at last; with Live there is one if files did nothing worse than
+// change or vanish. ErrOvertaken says that packs were deleted which the save relied
 // on; there is no snapshot then.
 //
 // Sockets, a lost+found at the top, and extended attributes other than user.*, POSIX ACLs and file capabilities are left out.
@@ -123,7 +128,7 @@ func (v *Vault) save(ctx context.Context, path string, o SaveOptions) (*Snapshot
 	defer f.close()
 	up, upCtx := newUploader(ctx, v, p, x.adopted)
 	s := newSaver(v, x, up, p, o.Compression)
-	s.keepGoing = o.KeepGoing
+	s.keepGoing, s.live = o.KeepGoing || o.Live, o.Live && !o.KeepGoing
 	s.follow(parent, f, o.Detect)
 	roots, failed, err := s.save(upCtx, path)
 	if err := up.finish(ctx, err); err != nil {
@@ -158,6 +163,7 @@ type saver struct {
 	data, meta packer // cells; lists and trees
 	compress   Compression
 	keepGoing  bool
+	live       bool
 
 	parent  *record // nil: all is read
 	fetcher *fetcher

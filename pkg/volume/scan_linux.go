@@ -28,6 +28,7 @@ type scanner struct {
 	parent    *parent // nil: all is read
 	readback  bool    // the tree was just loaded: pass over the marker, and read from the disk
 	keepGoing bool    // record what cannot be read as such
+	live      bool    // of that, tolerate only what changed, and leave out what vanished
 
 	links   map[inode]string
 	group   *group // that the walk is filling
@@ -59,6 +60,14 @@ func (n *node) path() string {
 		return n.dir.path
 	}
 	return n.dir.join(n.entry.name)
+}
+
+// fault is what kept the node from being read.
+func (n *node) fault() error {
+	if n.file != nil {
+		return n.file.err
+	}
+	return n.err
 }
 
 // group is some nodes that follow one another.
@@ -170,7 +179,10 @@ func (s *scanner) collect(ctx context.Context) (roots Roots, err error) {
 		}
 		for i := range g.nodes {
 			n := &g.nodes[i]
-			s.failed.note(n, s.keepGoing)
+			if s.live && s.failed.vanished(n) {
+				continue
+			}
+			s.failed.note(n, s.keepGoing, s.live)
 			if s.failed.fatal {
 				continue
 			}
@@ -419,12 +431,9 @@ type failures struct {
 }
 
 // note looks whether a node could be read. If the scan keeps going, it turns one that could not into a record that says so.
-func (f *failures) note(n *node, keepGoing bool) {
-	err := n.err
-	switch {
-	case n.file != nil:
-		err = n.file.err
-	case n.entry.kind == kindHard:
+func (f *failures) note(n *node, keepGoing, live bool) {
+	err := n.fault()
+	if n.entry.kind == kindHard {
 		err = f.links[n.entry.target]
 	}
 	if err == nil {
@@ -435,15 +444,31 @@ func (f *failures) note(n *node, keepGoing bool) {
 	// A directory that changed while it was read is recorded as it was found, and so is a file that has the flag.
 	asFound := n.entry.kind == kindEnd || n.entry.flags&flagChanged != 0
 	switch {
-	case !keepGoing || n.dir == nil && !asFound || errors.Is(err, ErrIncomplete):
+	case !keepGoing || (n.dir == nil || live) && !asFound || errors.Is(err, ErrIncomplete):
 		f.fatal = true
 	case !asFound:
-		if f.links == nil {
-			f.links = map[string]error{}
-		}
-		f.links[path] = err
+		f.link(path, err)
 		n.entry = &entry{kind: kindError, name: n.entry.name, target: reason(err)}
 	}
+}
+
+// vanished reports whether an entry was gone when it was its turn, so that it is not in the tree any more. Other names that it has name the
+// first, which is not there: they fail.
+func (f *failures) vanished(n *node) bool {
+	err := n.fault()
+	if n.dir == nil || n.entry.kind == kindEnd || !errors.Is(err, unix.ENOENT) {
+		return false
+	}
+	f.link(n.path(), err)
+	return true
+}
+
+// link notes an error for the other names that a file may have.
+func (f *failures) link(path string, err error) {
+	if f.links == nil {
+		f.links = map[string]error{}
+	}
+	f.links[path] = err
 }
 
 // reason is what is recorded of an error: why, but not where.
@@ -461,7 +486,7 @@ func reason(err error) string {
 // scanTree gives all of the tree at path to a saver. It returns what could not be read, too.
 func scanTree(ctx context.Context, path string, to *saver) (Roots, *FileErrors, error) {
 	v := to.vault
-	s := &scanner{sink: to, budget: &v.budget, gear: v.keys.gear, progress: to.progress, keepGoing: to.keepGoing}
+	s := &scanner{sink: to, budget: &v.budget, gear: v.keys.gear, progress: to.progress, keepGoing: to.keepGoing, live: to.live}
 	if to.parent != nil && to.detect != DetectNone {
 		s.parent = newParent(to)
 	}
