@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,12 +59,34 @@ type Volume struct {
 	Taken       time.Time `json:"taken"`
 	// Consistency is left out where it is Crash.
 	Consistency v1alpha1.Consistency `json:"consistency,omitempty"`
+	// Changed counts the files and directories of a fuzzy volume that changed while they were read. Their entries in the saved volume say so.
+	Changed int `json:"changed,omitempty"`
 	// Snapshot is the id of the saved volume in the same vault.
 	Snapshot    string `json:"snapshot"`
 	Bytes       int64  `json:"bytes"`
 	Files       int64  `json:"files"`
 	ContentRoot string `json:"contentRoot"`
 	MetaRoot    string `json:"metaRoot"`
+}
+
+// Consistency is the least of the volumes'.
+func (r Record) Consistency() v1alpha1.Consistency {
+	of := make([]v1alpha1.Consistency, len(r.Volumes))
+	for i, v := range r.Volumes {
+		of[i] = v.Consistency
+	}
+	return Least(of...)
+}
+
+// Least is the one that least can be relied on for. None said is Crash.
+func Least(of ...v1alpha1.Consistency) v1alpha1.Consistency {
+	order := []v1alpha1.Consistency{v1alpha1.ConsistencyFuzzy, v1alpha1.ConsistencyCrash, v1alpha1.ConsistencyApplication}
+	for _, c := range order {
+		if slices.Contains(of, c) || c == v1alpha1.ConsistencyCrash && (len(of) == 0 || slices.Contains(of, "")) {
+			return c
+		}
+	}
+	return v1alpha1.ConsistencyCrash
 }
 
 // Key is "<namespace>/<claim>".

@@ -168,3 +168,25 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestConsistency(t *testing.T) {
+	const application, crash, fuzzy = v1alpha1.ConsistencyApplication, v1alpha1.ConsistencyCrash, v1alpha1.ConsistencyFuzzy
+	for _, tt := range []struct {
+		of   []v1alpha1.Consistency
+		want v1alpha1.Consistency
+	}{
+		{nil, crash}, {[]v1alpha1.Consistency{""}, crash}, {[]v1alpha1.Consistency{application}, application},
+		{[]v1alpha1.Consistency{application, ""}, crash}, {[]v1alpha1.Consistency{application, crash, fuzzy}, fuzzy}, {[]v1alpha1.Consistency{"", fuzzy}, fuzzy},
+	} {
+		if got := point.Least(tt.of...); got != tt.want {
+			t.Errorf("%q: got %s, want %s", tt.of, got, tt.want)
+		}
+		var r point.Record
+		for _, c := range tt.of {
+			r.Volumes = append(r.Volumes, point.Volume{Consistency: c})
+		}
+		if got := r.Consistency(); got != tt.want {
+			t.Errorf("record of %q: got %s, want %s", tt.of, got, tt.want)
+		}
+	}
+}

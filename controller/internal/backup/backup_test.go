@@ -262,6 +262,8 @@ func TestRestorePoint(t *testing.T) {
 		"a claim that is being restored":         testRestoring,
 		"an excluded claim":                      testExcluded,
 		"a volume without snapshots":             testNoSnapshots,
+		"a volume that is read while in use":     testFuzzy,
+		"a volume of a node that nobody names":   testHostPath,
 		"a missing Secret":                       testMissingSecret,
 		"too much that Git does not hold":        testResidualTooLarge,
 		"an API that does not answer":            testUnansweredAPI,

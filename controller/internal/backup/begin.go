@@ -60,10 +60,7 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 	p.Status.ID = point.NewID(p.CreationTimestamp.Time, string(p.UID))
 	p.Status.Revision = &f.revision
 	p.Status.StartedAt = &metav1.Time{Time: r.Clock.Now()}
-	p.Status.Volumes = nil
-	for i := range f.claims {
-		p.Status.Volumes = append(p.Status.Volumes, expected(&f.claims[i]))
-	}
+	p.Status.Volumes = f.volumes
 	p.Status.Quiesce = f.quiesce // before the first pre hook runs
 	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
 	return r.progress(p, "taking snapshots", atOnce)
@@ -102,7 +99,7 @@ func (r *Reconciler) hold(p *v1alpha1.RestorePoint, lack *notReady) (ctrl.Result
 // foundation is what a point begins with.
 type foundation struct {
 	revision v1alpha1.Revision
-	claims   []corev1.PersistentVolumeClaim
+	volumes  []v1alpha1.VolumeCapture
 	quiesce  []v1alpha1.Quiesced
 }
 
@@ -115,17 +112,17 @@ func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (f f
 	if f.revision, err = r.running(ctx, pol, nil); err != nil {
 		return f, err
 	}
-	f.claims, err = policy.Claims(ctx, r.Client, pol)
+	claims, err := policy.Claims(ctx, r.Client, pol)
 	if invalid := (*policy.InvalidError)(nil); errors.As(err, &invalid) {
 		return f, lacksForGood(v1alpha1.ReasonInvalidSpec, "policy %q: %w", pol.Name, err)
 	}
 	if err != nil {
 		return f, err
 	}
-	if len(f.claims) == 0 {
+	if len(claims) == 0 {
 		return f, lacks(v1alpha1.ReasonNoVolumes, "policy %q selects no claim", pol.Name)
 	}
-	if err := r.checkClaims(ctx, f.claims); err != nil {
+	if f.volumes, err = r.checkClaims(ctx, pol, claims); err != nil {
 		return f, err
 	}
 	if _, err := r.Vaults.Open(ctx, pol.Spec.Vaults[0]); err != nil {
@@ -151,39 +148,41 @@ func (r *Reconciler) policyOf(ctx context.Context, p *v1alpha1.RestorePoint) (*v
 	return pol, nil
 }
 
-// checkClaims refuses claims that hold no data yet or that cannot be snapshotted.
-func (r *Reconciler) checkClaims(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
+// checkClaims says what is expected of each claim. It refuses those that hold no data yet or that cannot be saved as the policy has it.
+func (r *Reconciler) checkClaims(ctx context.Context, pol *v1alpha1.ProtectionPolicy, claims []corev1.PersistentVolumeClaim) ([]v1alpha1.VolumeCapture, error) {
 	busy, err := policy.Restoring(ctx, r.Client, claims)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var volumes []v1alpha1.VolumeCapture
 	for i := range claims {
 		claim := &claims[i]
 		switch {
 		case busy[claim.Name] != "":
-			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being filled by restore %q", claim.Name, busy[claim.Name])
+			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being filled by restore %q", claim.Name, busy[claim.Name])
 		case claim.DeletionTimestamp != nil:
-			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being deleted", claim.Name)
+			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being deleted", claim.Name)
 		case claim.Status.Phase != corev1.ClaimBound:
-			return lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is not bound but %s: it holds no data that could be saved; "+
+			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is not bound but %s: it holds no data that could be saved; "+
 				"leave it out with the annotation %s if that is meant", claim.Name, claim.Status.Phase, v1alpha1.AnnotationExclude)
 		}
-		if _, err := r.snapshotClass(ctx, claim); err != nil {
-			return err
+		source, err := r.sourceKind(ctx, pol, claim)
+		if err != nil {
+			return nil, err
 		}
+		volumes = append(volumes, expected(claim, source))
 	}
-	return nil
+	return volumes, nil
 }
 
 // snapshotClass chooses the VolumeSnapshotClass of a claim's driver: the default one, else the first by name.
 func (r *Reconciler) snapshotClass(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
-	pv := &corev1.PersistentVolume{}
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv); err != nil {
-		return "", fmt.Errorf("reading volume %q of claim %q: %w", claim.Spec.VolumeName, claim.Name, err)
+	pv, err := r.volumeOf(ctx, claim)
+	if err != nil {
+		return "", err
 	}
 	if pv.Spec.CSI == nil {
-		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "the volume of claim %q does not come from a CSI driver, so that it cannot be snapshotted; "+
-			"this version saves nothing else", claim.Name)
+		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "the volume of claim %q does not come from a CSI driver, so that it cannot be snapshotted", claim.Name)
 	}
 	if claim.Spec.StorageClassName == nil || *claim.Spec.StorageClassName == "" {
 		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q has no StorageClass, so that nothing can provision a volume from its snapshot", claim.Name)
@@ -212,9 +211,10 @@ func isDefault(c snapshotv1.VolumeSnapshotClass) bool {
 	return c.Annotations["snapshot.storage.kubernetes.io/is-default-class"] == "true"
 }
 
-func expected(claim *corev1.PersistentVolumeClaim) v1alpha1.VolumeCapture {
-	c := v1alpha1.VolumeCapture{
-		Claim: claim.Name, UID: string(claim.UID), State: v1alpha1.VolumePending, StorageClass: *claim.Spec.StorageClassName,
+func expected(claim *corev1.PersistentVolumeClaim, source v1alpha1.CaptureSource) v1alpha1.VolumeCapture {
+	c := v1alpha1.VolumeCapture{Claim: claim.Name, UID: string(claim.UID), State: v1alpha1.VolumePending, Source: source}
+	if claim.Spec.StorageClassName != nil {
+		c.StorageClass = *claim.Spec.StorageClassName
 	}
 	if capacity, ok := claim.Status.Capacity[corev1.ResourceStorage]; ok {
 		c.Capacity = &capacity

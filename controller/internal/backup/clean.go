@@ -44,6 +44,7 @@ func (r *Reconciler) cleanVolume(ctx context.Context, p *v1alpha1.RestorePoint, 
 	}{
 		{"mover", r.cleanMovers},
 		{"temporary volume", r.cleanClaim},
+		{"second name of the volume", r.cleanAlias},
 		{"snapshot in " + p.Namespace, r.cleanOriginal},
 		{"snapshot in " + v1alpha1.SystemNamespace, r.cleanExposed},
 	} {
@@ -80,7 +81,8 @@ func (r *Reconciler) cleanMovers(ctx context.Context, p *v1alpha1.RestorePoint, 
 	return gone, nil
 }
 
-// cleanClaim deletes the temporary claim with its volume, also where the StorageClass would keep volumes.
+// cleanClaim deletes the temporary claim with its volume, also where the StorageClass would keep volumes. A volume that is no CSI driver's
+// was not made from a snapshot: it leads to the application's own data, and whatever somebody made of its policy, they stay.
 func (r *Reconciler) cleanClaim(ctx context.Context, p *v1alpha1.RestorePoint, index int) (bool, error) {
 	name := objectName(p, index)
 	var list corev1.PersistentVolumeList
@@ -93,13 +95,12 @@ func (r *Reconciler) cleanClaim(ctx context.Context, p *v1alpha1.RestorePoint, i
 		if ref := pv.Spec.ClaimRef; ref == nil || ref.Namespace != v1alpha1.SystemNamespace || ref.Name != name {
 			continue
 		}
-		gone = false
-		if pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
-			changed := pv.DeepCopy()
-			changed.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
-			if err := r.Client.Patch(ctx, changed, client.MergeFrom(pv)); client.IgnoreNotFound(err) != nil {
-				return false, fmt.Errorf("letting volume %q go: %w", pv.Name, err)
-			}
+		policy := corev1.PersistentVolumeReclaimRetain
+		if pv.Spec.CSI != nil {
+			policy, gone = corev1.PersistentVolumeReclaimDelete, false
+		}
+		if err := r.setReclaimPolicy(ctx, pv, policy); err != nil {
+			return false, err
 		}
 	}
 	claim, err := get(ctx, r.Reader, &corev1.PersistentVolumeClaim{}, v1alpha1.SystemNamespace, name)

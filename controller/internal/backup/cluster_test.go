@@ -156,8 +156,11 @@ func (k *cluster) provision(ctx context.Context) {
 			continue
 		}
 		alive[claim.Name] = true
-		if claim.Spec.VolumeName == "" {
+		switch {
+		case claim.Spec.VolumeName == "":
 			k.bindSnapshot(ctx, claim)
+		case claim.Status.Phase != corev1.ClaimBound:
+			k.bindReserved(ctx, claim)
 		}
 	}
 	var volumes corev1.PersistentVolumeList
@@ -167,13 +170,31 @@ func (k *cluster) provision(ctx context.Context) {
 		if ref := pv.Spec.ClaimRef; ref == nil || ref.Namespace != v1alpha1.SystemNamespace || alive[ref.Name] {
 			continue
 		}
-		if pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
+		switch {
+		case pv.DeletionTimestamp != nil:
+			pv.Finalizers = nil
+			k.check(k.c.Update(ctx, pv))
+		case pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete && pv.Spec.CSI == nil:
+			k.t.Fatalf("the provisioner is told to delete the application's own data, by volume %s", pv.Name)
+		case pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
 			delete(k.volumes, pv.Spec.CSI.VolumeHandle)
 			pv.Finalizers = nil
 			k.check(k.c.Update(ctx, pv))
 			k.check(k.c.Delete(ctx, pv))
 		}
 	}
+}
+
+// bindReserved binds a claim to the volume that it names, if that is reserved for it.
+func (k *cluster) bindReserved(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
+	k.t.Helper()
+	pv := &corev1.PersistentVolume{}
+	if k.c.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv) != nil || pv.Spec.ClaimRef == nil ||
+		pv.Spec.ClaimRef.Namespace != claim.Namespace || pv.Spec.ClaimRef.Name != claim.Name {
+		return
+	}
+	claim.Status.Phase, claim.Status.Capacity = corev1.ClaimBound, pv.Spec.Capacity
+	k.check(k.c.Status().Update(ctx, claim))
 }
 
 func (k *cluster) bindSnapshot(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
@@ -255,12 +276,23 @@ func (k *cluster) runJob(ctx context.Context, job *batchv1.Job) {
 	if !decided {
 		tasks, err := mover.ParseTasks(spec.Containers[0].Env[0].Value)
 		k.check(err)
-		tasks[0].Dir = k.volumes[claim.Spec.VolumeName]
+		tasks[0].Dir = k.dataOf(ctx, claim.Spec.VolumeName)
 		done, err := mover.Run(ctx, tasks, k.open, io.Discard, func(mover.Results) error { return nil })
 		k.check(err)
 		result = &done[0]
 	}
 	k.endJob(ctx, job, result)
+}
+
+// dataOf is the directory of a volume's data.
+func (k *cluster) dataOf(ctx context.Context, volume string) string {
+	k.t.Helper()
+	pv := &corev1.PersistentVolume{}
+	k.check(k.c.Get(ctx, client.ObjectKey{Name: volume}, pv))
+	if pv.Spec.Local != nil {
+		return pv.Spec.Local.Path
+	}
+	return k.volumes[volume]
 }
 
 func (k *cluster) endJob(ctx context.Context, job *batchv1.Job, result *mover.Result) {

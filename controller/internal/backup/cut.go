@@ -25,7 +25,7 @@ const quick = 5 * time.Second
 // while.
 func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
 	requested := slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot != nil })
-	fixed := !slices.ContainsFunc(volumes, func(v *work) bool { return !isCut(v.snapshot) })
+	fixed := !slices.ContainsFunc(volumes, func(v *work) bool { return !v.cut() })
 	switch next, message := decideQuiesce(p.Status.Quiesce, requested, fixed, r.Clock.Now()); next {
 	case stillFreeze:
 		return r.freeze(ctx, p)
@@ -34,11 +34,14 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 	case stillFailed:
 		return r.fail(p, v1alpha1.ReasonQuiesceFailed, message)
 	}
-	if slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot == nil }) {
+	if slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot == nil && !inPlace(v.capture) }) {
 		return r.takeSnapshots(ctx, p, volumes)
 	}
 	var waiting []string
 	for _, v := range volumes {
+		if inPlace(v.capture) {
+			continue
+		}
 		v.capture.State, v.capture.Message = v1alpha1.VolumeSnapshotting, snapshotError(v.snapshot)
 		if isCut(v.snapshot) {
 			if v.capture.Taken == nil {
@@ -59,7 +62,7 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 	}
 	message := "no snapshot of claim " + strings.Join(waiting, ", ") + " within " + r.Limits.Cut.String()
 	for _, v := range volumes {
-		if !isCut(v.snapshot) {
+		if !v.cut() {
 			v.capture.State = v1alpha1.VolumeFailed
 			if v.capture.Message != "" {
 				message += fmt.Sprintf("; claim %q: %s", v.capture.Claim, v.capture.Message)
@@ -73,6 +76,9 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 func (r *Reconciler) takeSnapshots(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
 	var requests []*snapshotv1.VolumeSnapshot
 	for _, v := range volumes {
+		if inPlace(v.capture) {
+			continue
+		}
 		claim, err := r.source(ctx, p, v.capture)
 		if err != nil {
 			return r.refuse(p, err)
@@ -97,30 +103,43 @@ func (r *Reconciler) takeSnapshots(ctx context.Context, p *v1alpha1.RestorePoint
 	return r.progress(p, "taking snapshots", r.Limits.Soon)
 }
 
-// confirm fixes the moment of the point, if the revision did not change before it.
+// confirm fixes the moment of the point, if the revision did not change before it. What is still to be read is of this moment or newer.
 func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
-	pol, err := r.policyOf(ctx, p)
-	if err != nil {
+	if err := r.sameRevision(ctx, p, "the snapshots were taken"); err != nil {
 		return r.refuse(p, err)
-	}
-	now, err := r.running(ctx, pol, p.Status.Revision)
-	if lack := (*notReady)(nil); err != nil && !errors.As(err, &lack) {
-		return ctrl.Result{}, err // the cluster does not answer
-	}
-	if err != nil || !sameDeploy(now, *p.Status.Revision) {
-		return r.fail(p, v1alpha1.ReasonRevisionChanged, "another commit was deployed while the snapshots were taken: their data may be of either")
 	}
 	pods, err := r.podsOf(ctx, p.Namespace)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	for i := range p.Status.Volumes {
-		p.Status.Volumes[i].Consistency = consistencyOf(p.Status.Volumes[i].Claim, pods, p.Status.Quiesce)
-		if t := p.Status.Volumes[i].Taken; p.Status.Taken == nil || p.Status.Taken.Before(t) {
-			p.Status.Taken = t
+		v := &p.Status.Volumes[i]
+		v.Consistency = consistencyOf(v.Claim, pods, p.Status.Quiesce)
+		if inPlace(v) {
+			v.Consistency, v.Taken = v1alpha1.ConsistencyFuzzy, &metav1.Time{Time: r.Clock.Now()}
+		}
+		if p.Status.Taken == nil || p.Status.Taken.Before(v.Taken) {
+			p.Status.Taken = v.Taken
 		}
 	}
+	p.Status.Consistency = consistency(p.Status.Volumes)
 	return r.progress(p, "saving volumes", atOnce)
+}
+
+// sameRevision makes sure that the point's revision has been running all the while.
+func (r *Reconciler) sameRevision(ctx context.Context, p *v1alpha1.RestorePoint, while string) error {
+	pol, err := r.policyOf(ctx, p)
+	if err != nil {
+		return err
+	}
+	now, err := r.running(ctx, pol, p.Status.Revision)
+	if lack := (*notReady)(nil); err != nil && !errors.As(err, &lack) {
+		return err // the cluster does not answer
+	}
+	if err != nil || !sameDeploy(now, *p.Status.Revision) {
+		return lacksForGood(v1alpha1.ReasonRevisionChanged, "another commit was deployed while %s: their data may be of either", while)
+	}
+	return nil
 }
 
 // source reads the claim that is to be saved, and makes sure that it is still the one that was expected.

@@ -21,6 +21,7 @@ const (
 	stepExpose step = "expose" // name the same storage snapshot in lockstep-system
 	stepRemove step = "remove" // take the original snapshot out of the application's namespace
 	stepClaim  step = "claim"  // ask for a temporary volume from the snapshot
+	stepAlias  step = "alias"  // name the volume itself in lockstep-system, where there can be no snapshot
 	stepStart  step = "start"  // make a mover
 	stepEnd    step = "end"    // end a mover for which there is no hope
 	stepNote   step = "note"   // keep the mover's result in the status
@@ -55,6 +56,8 @@ func decide(v *work, l Limits, now time.Time) decision {
 		return failed(v1alpha1.ReasonSnapshotFailed, "claim %q: the temporary volume was lost", v.capture.Claim)
 	case v.claim != nil:
 		return decision{step: stepStart, state: v1alpha1.VolumeSaving}
+	case inPlace(v.capture):
+		return decision{step: stepAlias, state: v1alpha1.VolumeExposing}
 	}
 	return decideSnapshot(v)
 }
@@ -123,6 +126,9 @@ func ready(s *snapshotv1.VolumeSnapshot) bool {
 func isCut(s *snapshotv1.VolumeSnapshot) bool {
 	return s != nil && s.Status != nil && (s.Status.CreationTime != nil || ready(s))
 }
+
+// cut reports whether the moment of a volume is fixed. One that is read itself has none.
+func (v *work) cut() bool { return inPlace(v.capture) || isCut(v.snapshot) }
 
 func snapshotError(s *snapshotv1.VolumeSnapshot) string {
 	if s == nil || s.Status == nil || s.Status.Error == nil || s.Status.Error.Message == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -52,6 +53,11 @@ func (r *Reconciler) move(ctx context.Context, p *v1alpha1.RestorePoint, volumes
 	case len(unsaved) > 0:
 		return r.progress(p, "saving volumes: "+strings.Join(unsaved, ", "), again)
 	}
+	if slices.ContainsFunc(volumes, func(v *work) bool { return inPlace(v.capture) }) {
+		if err := r.sameRevision(ctx, p, "volumes in use were read"); err != nil {
+			return r.refuse(p, err)
+		}
+	}
 	p.Status.CompletedAt = &metav1.Time{Time: r.Clock.Now()}
 	return r.progress(p, "writing the record", atOnce)
 }
@@ -78,6 +84,8 @@ func (r *Reconciler) act(ctx context.Context, p *v1alpha1.RestorePoint, v *work,
 		return err
 	case stepClaim:
 		return r.claimSnapshot(ctx, p, v)
+	case stepAlias:
+		return r.alias(ctx, p, v)
 	case stepStart:
 		return r.start(ctx, p, v)
 	case stepEnd:
@@ -213,7 +221,7 @@ func (r *Reconciler) newMover(ctx context.Context, p *v1alpha1.RestorePoint, v *
 		Name: jobName(p, v.index, attempt), Image: r.Image, Labels: labels(p), Vault: access,
 		Affinity: affinity, Deadline: r.Limits.Point,
 		Volumes: []mover.JobVolume{{Claim: objectName(p, v.index), ReadOnly: true, Block: block, Task: mover.Task{
-			Action: mover.ActionSave,
+			Action: mover.ActionSave, Live: inPlace(v.capture),
 			Labels: map[string]string{"point": p.Status.ID, "namespace": p.Namespace, "claim": v.capture.Claim},
 		}}},
 	})
@@ -221,6 +229,17 @@ func (r *Reconciler) newMover(ctx context.Context, p *v1alpha1.RestorePoint, v *
 
 // affinity keeps the mover where the source is, if the temporary volume is only made once the mover has a node.
 func (r *Reconciler) affinity(ctx context.Context, p *v1alpha1.RestorePoint, c *v1alpha1.VolumeCapture) (*corev1.Affinity, error) {
+	if inPlace(c) {
+		claim, err := r.source(ctx, p, c)
+		if err != nil {
+			return nil, err
+		}
+		pv, err := r.volumeOf(ctx, claim)
+		if err != nil {
+			return nil, err
+		}
+		return r.aliasAffinity(ctx, claim, pv)
+	}
 	class := &storagev1.StorageClass{}
 	err := r.Client.Get(ctx, client.ObjectKey{Name: c.StorageClass}, class)
 	if err != nil {
@@ -233,9 +252,9 @@ func (r *Reconciler) affinity(ctx context.Context, p *v1alpha1.RestorePoint, c *
 	if err != nil {
 		return nil, err
 	}
-	pv := &corev1.PersistentVolume{}
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv); err != nil {
-		return nil, fmt.Errorf("reading volume %q of claim %q: %w", claim.Spec.VolumeName, claim.Name, err)
+	pv, err := r.volumeOf(ctx, claim)
+	if err != nil {
+		return nil, err
 	}
 	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
 		return nil, nil
@@ -250,6 +269,7 @@ func note(v *work) {
 		c.State, c.Snapshot = v1alpha1.VolumeSaved, result.Snapshot
 		c.Bytes, c.Stored, c.Files, c.Progress = result.Bytes, result.Stored, result.Files, result.Bytes
 		c.ContentRoot, c.MetaRoot = result.ContentRoot, result.MetaRoot
+		c.Changed, c.MoreChanged = result.Changed, int32(result.More)
 	}
 }
 

@@ -69,7 +69,7 @@ func (r *Reconciler) observeVolume(ctx context.Context, p *v1alpha1.RestorePoint
 		}
 	}
 	v.claim, err = get(ctx, r.Client, &corev1.PersistentVolumeClaim{}, v1alpha1.SystemNamespace, objectName(p, v.index))
-	if err != nil || v.claim != nil {
+	if err != nil || v.claim != nil || inPlace(v.capture) {
 		return err
 	}
 	return r.observeSnapshots(ctx, p, v)

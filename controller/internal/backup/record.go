@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 
@@ -155,15 +154,15 @@ func (r *Reconciler) volumeRecord(ctx context.Context, p *v1alpha1.RestorePoint,
 	if err != nil {
 		return point.Volume{}, err
 	}
-	pv := &corev1.PersistentVolume{}
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv); err != nil {
-		return point.Volume{}, fmt.Errorf("reading volume %q of claim %q: %w", claim.Spec.VolumeName, c.Claim, err)
+	pv, err := r.volumeOf(ctx, claim)
+	if err != nil {
+		return point.Volume{}, err
 	}
 	spec := *claim.Spec.DeepCopy()
 	spec.VolumeName, spec.DataSource, spec.DataSourceRef = "", nil, nil
 	v := point.Volume{
 		Namespace: p.Namespace, Claim: c.Claim, Labels: portableLabels(claim.Labels), Annotations: portableAnnotations(claim.Annotations), Spec: spec,
-		Taken: c.Taken.UTC(), Snapshot: c.Snapshot, Bytes: c.Bytes, Files: c.Files, ContentRoot: c.ContentRoot, MetaRoot: c.MetaRoot,
+		Taken: c.Taken.UTC(), Snapshot: c.Snapshot, Bytes: c.Bytes, Files: c.Files, Changed: len(c.Changed) + int(c.MoreChanged), ContentRoot: c.ContentRoot, MetaRoot: c.MetaRoot,
 	}
 	if pv.Spec.CSI != nil {
 		v.Provisioner = pv.Spec.CSI.Driver

@@ -23,6 +23,14 @@ type ProtectionPolicySpec struct {
 	// +listType=atomic
 	Quiesce []QuiesceHook `json:"quiesce,omitempty"`
 
+	// Consistency is the least that a point may have. With Crash, a claim whose storage has no snapshots fails the point. With Fuzzy, a
+	// claim on nfs, local or hostPath storage is read while its application uses it, and the point says so; every other claim is
+	// snapshotted all the same.
+	// +optional
+	// +kubebuilder:default=Crash
+	// +kubebuilder:validation:XValidation:rule="self != 'Application'",message="consistency must be Crash or Fuzzy"
+	Consistency Consistency `json:"consistency,omitempty"`
+
 	// Schedule is a cron line of five fields; empty means only by hand.
 	// +optional
 	Schedule string `json:"schedule,omitempty"`

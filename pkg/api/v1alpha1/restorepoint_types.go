@@ -79,6 +79,9 @@ type RestorePointStatus struct {
 	// Taken is the moment of the data: the newest of its snapshots.
 	// +optional
 	Taken *metav1.Time `json:"taken,omitempty"`
+	// Consistency is the least of the volumes', once the moment of the data is fixed.
+	// +optional
+	Consistency Consistency `json:"consistency,omitempty"`
 	// CompletedAt is when the record was durable.
 	// +optional
 	CompletedAt *metav1.Time `json:"completedAt,omitempty"`
@@ -129,6 +132,18 @@ const (
 	ConsistencyFuzzy Consistency = "Fuzzy"
 )
 
+// CaptureSource is what a volume of a point is read from.
+//
+// +kubebuilder:validation:Enum=Snapshot;Volume
+type CaptureSource string
+
+const (
+	// SourceSnapshot is a snapshot of the volume.
+	SourceSnapshot CaptureSource = "Snapshot"
+	// SourceVolume is the volume itself, under a second name: its storage knows no snapshots.
+	SourceVolume CaptureSource = "Volume"
+)
+
 // VolumeCapture is one expected claim of a point.
 type VolumeCapture struct {
 	Claim string `json:"claim"`
@@ -140,10 +155,13 @@ type VolumeCapture struct {
 	Capacity *resource.Quantity `json:"capacity,omitempty"`
 	// +optional
 	StorageClass string `json:"storageClass,omitempty"`
+	// Source is what the volume is read from.
+	// +optional
+	Source CaptureSource `json:"source,omitempty"`
 	// Consistency is known once the moment of the data is fixed.
 	// +optional
 	Consistency Consistency `json:"consistency,omitempty"`
-	// Taken is the creation time of the volume's snapshot.
+	// Taken is the creation time of the volume's snapshot; of a volume that is read itself, the moment before: its data are of then or newer.
 	// +optional
 	Taken *metav1.Time `json:"taken,omitempty"`
 	// Snapshot is the id of the saved volume in the vault.
@@ -156,6 +174,12 @@ type VolumeCapture struct {
 	Stored int64 `json:"stored,omitempty"`
 	// +optional
 	Files int64 `json:"files,omitempty"`
+	// Changed are the first files and directories of a fuzzy volume that changed while they were read: the point has them as they were found
+	// at last. MoreChanged counts further ones.
+	// +optional
+	Changed []string `json:"changed,omitempty"`
+	// +optional
+	MoreChanged int32 `json:"moreChanged,omitempty"`
 	// Progress is the number of bytes read so far.
 	// +optional
 	Progress int64 `json:"progress,omitempty"`
@@ -231,6 +255,7 @@ type PointCopy struct {
 // +kubebuilder:printcolumn:name="Commit",type=string,JSONPath=`.status.revision.commit`
 // +kubebuilder:printcolumn:name="Ref",type=string,JSONPath=`.status.revision.ref`
 // +kubebuilder:printcolumn:name="Taken",type=date,JSONPath=`.status.taken`
+// +kubebuilder:printcolumn:name="Consistency",type=string,JSONPath=`.status.consistency`
 // +kubebuilder:printcolumn:name="ID",type=string,JSONPath=`.status.id`,priority=1
 type RestorePoint struct {
 	metav1.TypeMeta   `json:",inline"`
