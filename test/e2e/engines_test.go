@@ -142,7 +142,7 @@ func (e engined) restoreByFlux(t *testing.T) {
 	ctx, dr := t.Context(), shared.dr
 	objects := e.file(t, byFlux)
 	kubectl(ctx, t, dr, "apply", "--server-side", "-f", objects)
-	c := engineClient(t)
+	c := engineClient(t, shared.dr)
 	w := &watched{t: t, c: c, e: e, app: "flux-system/app"}
 	flux := &standin.Flux{Client: c, Namespace: "flux-system", Fetch: standin.Git{Dir: t.TempDir()}.Fetch, Applied: w.saw}
 	w.work(ctx, flux.Step)
@@ -175,7 +175,7 @@ func (e engined) restoreByArgo(t *testing.T) {
 	ctx, dr := t.Context(), shared.dr
 	objects := e.file(t, byArgo)
 	kubectl(ctx, t, dr, "apply", "--server-side", "-f", objects)
-	c := engineClient(t)
+	c := engineClient(t, shared.dr)
 	w := &watched{t: t, c: c, e: e, app: "argocd/app"}
 	argo := &standin.Argo{Client: c, Namespace: "argocd", Fetch: standin.Git{Dir: t.TempDir()}.Fetch, Applied: w.saw}
 	w.work(ctx, func(ctx context.Context) error {
@@ -243,13 +243,19 @@ func (e engined) goesOn(ctx context.Context, t *testing.T) {
 
 func (e engined) says(ctx context.Context, t *testing.T, namespace, name, want string) {
 	t.Helper()
+	says(ctx, t, shared.dr, namespace, name, want)
+}
+
+// says waits until a ConfigMap tells that a commit was deployed.
+func says(ctx context.Context, t *testing.T, c *lab.Cluster, namespace, name, want string) {
+	t.Helper()
 	m := &corev1.ConfigMap{}
 	err := lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
-		err := shared.dr.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, m)
+		err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, m)
 		return err == nil && m.Data["says"] == want, client.IgnoreNotFound(err)
 	})
 	if err != nil {
-		out, _ := shared.dr.Kubectl(ctx, "get", "gitrepositories,kustomizations,applications,restores", "-A", "-o", "yaml")
+		out, _ := c.Kubectl(ctx, "get", "gitrepositories,kustomizations,applications,restores,restorepoints", "-A", "-o", "yaml")
 		t.Fatalf("%s says %q, not %q: %v\n%s", name, m.Data["says"], want, err, out)
 	}
 }
@@ -263,12 +269,12 @@ func (e engined) file(t *testing.T, manifest string) string {
 }
 
 // engineClient knows the kinds of Flux, too.
-func engineClient(t *testing.T) client.Client {
+func engineClient(t *testing.T, cluster *lab.Cluster) client.Client {
 	t.Helper()
-	scheme := shared.dr.Scheme()
+	scheme := cluster.Scheme()
 	must(t, kustomizev1.AddToScheme(scheme))
 	must(t, sourcev1.AddToScheme(scheme))
-	c, err := client.New(shared.dr.Config, client.Options{Scheme: scheme})
+	c, err := client.New(cluster.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	return c
 }

@@ -42,7 +42,7 @@ deployed, and restores by replaying that commit while it fills the volumes.`,
 	add(root, groupProtect, p.applyCommand(), p.backupCommand(), p.statusCommand())
 	add(root, groupRecover, p.pointsCommand(), p.describeCommand(), p.holdCommand(), p.releaseHoldCommand(), p.retentionCommand(), p.residualCommand(), p.restoreCommand(), p.rollbackCommand(), p.doctorCommand())
 	add(root, groupVault, p.vaultCommand(), p.volumeCommand())
-	add(root, groupSetup, p.installCommand(), p.versionCommand())
+	add(root, groupSetup, p.installCommand(), p.uninstallCommand(), p.versionCommand())
 	root.AddCommand(exitCodesTopic())
 	root.SetCompletionCommandGroupID(groupSetup)
 	root.SetHelpCommandGroupID(groupSetup)

@@ -25,11 +25,11 @@ func (p *Program) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell whether everything is protected and nothing is stuck",
-		Long: `Tell how the vaults, the policies, and the unfinished and failed points and restores stand, of all namespaces or of that
+		Long: `Tell how the vaults, the policies, the deploys that wait for their restore point, and the unfinished and failed points and restores stand, of all namespaces or of that
 of -n.
 
 The exit code is 0 only if all is well: every vault is open, every policy protects, has a point and keeps its RPO, and no
-point or restore has failed without a later one that succeeded. A policy whose first point is not due yet, as after a restore, or
+point or restore has failed without a later one that succeeded, and no deploy is blocked. A policy whose first point is not due yet, as after a restore, or
 is being taken, is said to be pending, and counts as well.`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(ctx context.Context, _ []string) error { return p.status(ctx, format) }),
@@ -45,6 +45,8 @@ type statusReport struct {
 	Problems []string       `json:"problems"`
 	Vaults   []vaultView    `json:"vaults"`
 	Policies []policyStatus `json:"policies"`
+	// Deploys are those that wait for their restore point.
+	Deploys []deployStatus `json:"deploys"`
 	// Work are the points and restores that are not finished, and those that failed without a later success.
 	Work []workStatus `json:"work"`
 }
@@ -86,6 +88,11 @@ func (p *Program) status(ctx context.Context, format output.Format) error {
 	if err != nil {
 		return err
 	}
+	found, err := gates(ctx, c)
+	if err != nil {
+		return err
+	}
+	report.deploys(found, p.cluster.Namespace)
 	if err := format.Print(p.Out, report, func(w io.Writer) error { return report.write(w, p.Now()) }); err != nil {
 		return err
 	}
@@ -108,7 +115,7 @@ func readStatus(ctx context.Context, c client.Reader, namespace string, now time
 			return nil, fmt.Errorf("reading the status: %w", err)
 		}
 	}
-	r := &statusReport{Problems: []string{}, Vaults: []vaultView{}, Policies: []policyStatus{}, Work: []workStatus{}}
+	r := &statusReport{Problems: []string{}, Vaults: []vaultView{}, Policies: []policyStatus{}, Deploys: []deployStatus{}, Work: []workStatus{}}
 	if len(vaults.Items) == 0 {
 		r.problem("there is no vault: nothing is protected")
 	}
@@ -272,6 +279,13 @@ func (r *statusReport) write(w io.Writer, now time.Time) error {
 	d := &description{now: now}
 	d.table("Vaults", []string{"NAME", "READY", "REASON", "POINTS", "CHECKED"}, vaults)
 	d.table("Policies", []string{"NAMESPACE", "NAME", "READY", "REASON", "CLAIMS", "LAST POINT", "RPO"}, policies)
+	deploys := make([][]string, len(r.Deploys))
+	for i, s := range r.Deploys {
+		deploys[i] = []string{
+			s.Namespace, s.Kind + "/" + s.Name, shortRevision(s.From), shortRevision(s.To), output.Ago(now, moment(s.Since)), strings.Join(s.Points, ", "), s.Why,
+		}
+	}
+	d.table("Deploys that wait", []string{"NAMESPACE", "NAME", "FROM", "TO", "SINCE", "POINT", "WHY"}, deploys)
 	d.table("Unfinished and failed", []string{"NAMESPACE", "NAME", "REASON", "BEGUN", "MESSAGE"}, work)
 	if err := d.write(w); err != nil {
 		return err

@@ -167,6 +167,7 @@ func Checks() []Check {
 		{ID: "account", Group: GroupAccess, Title: "The controller may do its work", Run: checkAccount},
 		{ID: "engines", Group: GroupGitOps, Title: "What deploys the protected applications", Run: checkEngines},
 		{ID: "held", Group: GroupGitOps, Title: "Nothing is held for a restore that is gone", Run: checkHeld},
+		{ID: "gates", Group: GroupGitOps, Title: "Every deploy that waits for a point has somebody to let it go on", Run: checkGates},
 		{ID: "stalled", Group: GroupLeftovers, Title: "No point and no restore has stopped", Run: checkStalled},
 		{ID: "orphans", Group: GroupLeftovers, Title: "Nothing is left over", Run: checkOrphans},
 	}
