@@ -83,7 +83,7 @@ $(BIN)/cluster: $(shell find test/cluster -name '*.go' -o -name 'go.*' 2>/dev/nu
 
 .PHONY: image
 image: build $(BIN)/cluster ## Pack the controller's image into bin/image.tar.
-	$(BIN)/cluster image pack -o $(BIN)/image.tar -t $(IMAGE) -e /controller controller=$(BIN)/controller lockstep=$(BIN)/lockstep
+	$(BIN)/cluster image pack -o $(BIN)/image.tar -t $(IMAGE) -e /controller controller=$(BIN)/controller bin/lockstep=$(BIN)/lockstep
 
 ##@ Develop
 

@@ -197,6 +197,22 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 		rows[i] = []string{v.Claim, string(v.State), output.Bytes(v.Bytes), output.Bytes(v.Stored), fmt.Sprint(v.Files), v.Snapshot, v.Message}
 	}
 	d.table("Volumes", []string{"CLAIM", "STATE", "DATA", "NEW", "FILES", "SNAPSHOT", "MESSAGE"}, rows)
+	held := make([][]string, len(p.Status.Quiesce))
+	for i, q := range p.Status.Quiesce {
+		held[i] = []string{q.Pod, q.Container, heldFor(q), q.Message}
+	}
+	d.table("Held still", []string{"POD", "CONTAINER", "FOR", "MESSAGE"}, held)
+}
+
+// heldFor is how long a container was held still, or how it stands.
+func heldFor(q v1alpha1.Quiesced) string {
+	switch {
+	case q.FrozenAt != nil && q.ThawedAt != nil:
+		return q.ThawedAt.Sub(q.FrozenAt.Time).Round(time.Millisecond).String()
+	case q.PostHookDue:
+		return "still, or not known"
+	}
+	return "not"
 }
 
 // mappedNames says what is given another name; empty if nothing is.
