@@ -531,8 +531,9 @@ func testDescribe(t *testing.T, c *testCluster) {
 	p.Annotations = map[string]string{v1alpha1.AnnotationRevision: "v1.0.0@sha1:" + commit}
 	c.create(t, p)
 	p.Status.Claims = []string{"data", "cache"}
+	p.Status.Conditions = []metav1.Condition{condition(v1alpha1.ConditionCopiesBehind, metav1.ConditionTrue, v1alpha1.ReasonCopiesMissing, "offsite lacks 2 points")}
 	c.setStatus(t, p)
-	c.run(t, "describe", "policy/shop", "-n", ns).want(t, fault.Done, "*/30 * * * * (Europe/Berlin)", "v1.0.0@sha1:"+commit, "Last point:", "none", "  cache")
+	c.run(t, "describe", "policy/shop", "-n", ns).want(t, fault.Done, "offsite lacks 2 points", "*/30 * * * * (Europe/Berlin)", "v1.0.0@sha1:"+commit, "Last point:", "none", "  cache")
 	c.run(t, "describe", "policy/shop", "-n", ns, "-o", "yaml").want(t, fault.Done, "kind: ProtectionPolicy")
 	c.run(t, "describe", "policy/none", "-n", ns).want(t, fault.Absent, "the cluster has no policy/none in namespace describe")
 	c.run(t, "describe", "vault/primary").want(t, fault.Done, "s3://acme/primary", "Secret lockstep-system/key")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
@@ -118,6 +119,9 @@ func (d *description) object(kind string, o metav1.Object) {
 func (d *description) vault(v *v1alpha1.Vault) {
 	d.object("Vault", v)
 	d.state(v)
+	if v.Status.DownSince != nil {
+		d.field("Down since", d.when(v.Status.DownSince.Time))
+	}
 	if url, err := vault.URL(v.Spec); err == nil {
 		d.field("URL", url)
 	}
@@ -131,6 +135,9 @@ func (d *description) policy(p *v1alpha1.ProtectionPolicy) {
 	d.object("Policy", p)
 	d.state(p)
 	d.field("Vaults", strings.Join(p.Spec.Vaults, ", "))
+	if c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionCopiesBehind); c != nil && c.Status == metav1.ConditionTrue {
+		d.field("Copies behind", c.Message)
+	}
 	d.field("Running", strings.TrimSpace(p.Annotations[v1alpha1.AnnotationRevision]))
 	d.field("Repository", p.Annotations[v1alpha1.AnnotationRepository])
 	d.field("Path", p.Annotations[v1alpha1.AnnotationPath])
