@@ -99,6 +99,7 @@ func TestEngines(t *testing.T) {
 		})
 		replay(t, c, v1alpha1.EngineFlux, "by-flux", r)
 	})
+	t.Run("flux with a gate", func(t *testing.T) { gate(t, c, "by-gate", serve(t, host, "by-gate")) })
 	t.Run("argocd", func(t *testing.T) {
 		r := serve(t, host, "by-argo")
 		create(t, c, "argoproj.io/v1alpha1", "Application", "argocd", "by-argo", map[string]any{
