@@ -33,7 +33,7 @@ type testCluster struct {
 	kubeconfig string
 }
 
-func startCluster(t *testing.T, withKinds bool) *testCluster {
+func startCluster(t *testing.T, withKinds bool, more ...string) *testCluster {
 	t.Helper()
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("SKIPPED: no API server to test with: $KUBEBUILDER_ASSETS is not set; `make test` sets it")
@@ -41,7 +41,7 @@ func startCluster(t *testing.T, withKinds bool) *testCluster {
 	env := &envtest.Environment{ErrorIfCRDPathMissing: true,
 		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 5 * time.Minute}}
 	if withKinds {
-		env.CRDDirectoryPaths = []string{filepath.Join("..", "..", "..", "manifests", "crd"), filepath.Join("..", "..", "..", "test", "standin", "crd")}
+		env.CRDDirectoryPaths = append(more, filepath.Join("..", "..", "..", "manifests", "crd"))
 	}
 	cfg, err := env.Start()
 	if err != nil {
@@ -207,7 +207,7 @@ func s3Vault(name string) *v1alpha1.Vault {
 const commit = "0123456789abcdef0123456789abcdef01234567"
 
 func TestCommandsOnACluster(t *testing.T) {
-	c := startCluster(t, true)
+	c := startCluster(t, true, filepath.Join("..", "..", "..", "test", "standin", "crd"))
 	c.run(t, "status").want(t, fault.Failed, "there is no vault: nothing is protected")
 	c.create(t, s3Vault("primary"))
 	for _, test := range []struct {
