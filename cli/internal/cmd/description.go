@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -141,6 +142,9 @@ func (d *description) policy(p *v1alpha1.ProtectionPolicy) {
 	d.field("Running", strings.TrimSpace(p.Annotations[v1alpha1.AnnotationRevision]))
 	d.field("Repository", p.Annotations[v1alpha1.AnnotationRepository])
 	d.field("Path", p.Annotations[v1alpha1.AnnotationPath])
+	if p.Spec.Consistency == v1alpha1.ConsistencyFuzzy {
+		d.field("Consistency", string(p.Spec.Consistency)+" is enough")
+	}
 	schedule := p.Spec.Schedule
 	if schedule == "" {
 		schedule = "none: points are made by hand"
@@ -185,6 +189,7 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 	d.field("Started", d.when(moment(p.Status.StartedAt)))
 	d.field("Taken", d.when(moment(p.Status.Taken)))
 	d.field("Completed", d.when(moment(p.Status.CompletedAt)))
+	d.field("Consistency", string(p.Status.Consistency))
 	if r := p.Status.Residual; r != nil {
 		d.residual(int(r.Secrets), int(r.Objects))
 	}
@@ -201,9 +206,10 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 	}
 	rows := make([][]string, len(p.Status.Volumes))
 	for i, v := range p.Status.Volumes {
-		rows[i] = []string{v.Claim, string(v.State), output.Bytes(v.Bytes), output.Bytes(v.Stored), fmt.Sprint(v.Files), v.Snapshot, v.Message}
+		rows[i] = []string{v.Claim, string(v.State), output.Bytes(v.Bytes), output.Bytes(v.Stored), fmt.Sprint(v.Files), dash(string(v.Consistency)),
+			v.Snapshot, cmp.Or(v.Message, changedWhileRead(v))}
 	}
-	d.table("Volumes", []string{"CLAIM", "STATE", "DATA", "NEW", "FILES", "SNAPSHOT", "MESSAGE"}, rows)
+	d.table("Volumes", []string{"CLAIM", "STATE", "DATA", "NEW", "FILES", "CONSISTENCY", "SNAPSHOT", "MESSAGE"}, rows)
 	held := make([][]string, len(p.Status.Quiesce))
 	for i, q := range p.Status.Quiesce {
 		held[i] = []string{q.Pod, q.Container, heldFor(q), q.Message}
@@ -220,6 +226,18 @@ func heldFor(q v1alpha1.Quiesced) string {
 		return "still, or not known"
 	}
 	return "not"
+}
+
+// changedWhileRead names what of a volume in use is as it was found at last.
+func changedWhileRead(v v1alpha1.VolumeCapture) string {
+	if len(v.Changed) == 0 {
+		return ""
+	}
+	message := "changed while it was read: " + strings.Join(v.Changed, ", ")
+	if v.MoreChanged > 0 {
+		message += fmt.Sprintf(" and %d more", v.MoreChanged)
+	}
+	return message
 }
 
 // mappedNames says what is given another name; empty if nothing is.

@@ -83,7 +83,7 @@ func (p *Program) points(ctx context.Context, o pointsOptions) error {
 		for i, r := range records {
 			rows[i] = []string{
 				r.ID, output.Ago(p.Now(), r.Taken), r.Application, cmp.Or(r.Revision.Ref, "-"), short(r.Revision.Commit),
-				strconv.Itoa(len(r.Volumes)), output.Bytes(recordBytes(r)),
+				strconv.Itoa(len(r.Volumes)), output.Bytes(recordBytes(r)), string(r.Consistency()),
 			}
 			if h := listed[i].Hold; h != nil {
 				rows[i] = append(rows[i], h.String())
@@ -91,7 +91,7 @@ func (p *Program) points(ctx context.Context, o pointsOptions) error {
 				rows[i] = append(rows[i], "-")
 			}
 		}
-		head := []string{"ID", "TAKEN", "APPLICATION", "REF", "COMMIT", "VOLUMES", "SIZE"}
+		head := []string{"ID", "TAKEN", "APPLICATION", "REF", "COMMIT", "VOLUMES", "SIZE", "CONSISTENCY"}
 		if held {
 			head = append(head, "HELD")
 		}
