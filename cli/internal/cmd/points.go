@@ -23,6 +23,10 @@ type pointsOptions struct {
 	path        string
 	application string
 	commit      string
+	git         bool
+	branch      string
+	limit       int
+	gitSecret   string
 	format      output.Format
 }
 
@@ -33,6 +37,10 @@ func (o *pointsOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.path, "path", "", "only points of this directory of the repository")
 	f.StringVar(&o.application, "application", "", "only points of this application: <namespace>/<policy>")
 	f.StringVar(&o.commit, "commit", "", "only points of this commit; a prefix will do")
+	f.BoolVar(&o.git, "git", false, "show the repository's commits with their points; --repo may be a local work tree")
+	f.StringVar(&o.branch, "branch", "", "with --git: the branch to show (default: what is checked out, or the default branch)")
+	f.IntVar(&o.limit, "max-count", 30, "with --git: show at most so many commits")
+	f.StringVar(&o.gitSecret, "git-secret", "", "with --git: Secret with the credentials of the repository, in the namespace of -n")
 	o.format.AddFlag(cmd)
 }
 
@@ -45,13 +53,24 @@ func (p *Program) pointsCommand() *cobra.Command {
 		Long: `List the restore points of a vault, the newest first.
 
 The list is read from the vault itself, so that it needs no cluster if the vault is named by its URL. It is complete, or
-the command fails.`,
+the command fails.
+
+With --git it is a log of the repository: each commit with its tags, and beneath it the points that were taken while it was
+running. The credentials of the repository are those of --git-secret, or $LOCKSTEP_GIT_USERNAME and
+$LOCKSTEP_GIT_PASSWORD.`,
 		Example: `  lockstep points
-  lockstep points --vault s3://acme-dr/prod --key-file vault.key --application shop/shop -o json`,
+  lockstep points --vault s3://acme-dr/prod --key-file vault.key --application shop/shop -o json
+  lockstep points --git --repo .`,
 		Args: cobra.NoArgs,
-		RunE: runs(func(ctx context.Context, _ []string) error { return p.points(ctx, o) }),
+		RunE: runs(func(ctx context.Context, _ []string) error {
+			if o.git {
+				return p.pointsGit(ctx, o)
+			}
+			return p.points(ctx, o)
+		}),
 	}
 	o.addFlags(cmd)
+	cmd.AddCommand(p.pointsAnnounceCommand())
 	return cmd
 }
 
