@@ -38,6 +38,8 @@ type year struct {
 	policy *v1alpha1.ProtectionPolicy
 	points []v1alpha1.RestorePoint
 	marks  retention.Marks
+	// refused is the digest of what the last step would not let go.
+	refused string
 	// truth is when the data of a point were really taken, newest that of the newest good one.
 	truth  map[string]time.Time
 	newest time.Time
@@ -188,13 +190,15 @@ func (y *year) retain() {
 		y.Fatal(err)
 	}
 	limits := retention.Limits{Grace: retention.Grace, Share: retention.Share, Least: retention.Least}
-	var word retention.Word
+	word := ""
 	if y.wrong == 0 && y.jumps && y.chance(50) { // a person has looked at what the wrong clock did
-		word = retention.Word{Points: len(verdicts), Until: y.now.Add(time.Hour)}
+		word = y.refused
 	}
 	step := retention.Next(verdicts, y.marks, limits, word, y.clock())
+	y.refused = ""
 	if step.Refused != nil {
 		y.done.refusals++
+		y.refused = step.Refused.Digest()
 		if len(step.Remove) > 0 || !y.jumps {
 			y.Errorf("%v: %v; %d points go", y.now, step.Refused, len(step.Remove))
 		}
