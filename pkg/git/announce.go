@@ -13,7 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 )
 
-// ErrTagged: there is a tag of that name, and it leads to another commit.
+// ErrTagged says that there is a tag of that name, and it leads to another commit.
 var ErrTagged = errors.New("the tag exists already")
 
 // PushTag makes an annotated tag of a commit in a remote repository, and says whether it was not there. A tag is never moved: one of

@@ -207,7 +207,7 @@ func TestRetention(t *testing.T) {
 			t.Error("the status is written without need")
 		}
 		w.wantLeft("plain", ids, "1111")
-		p = w.days("plain", 1)
+		w.days("plain", 1)
 		w.wantLeft("plain", ids, "0011")
 		p = w.days("plain", 1)
 		if s := p.Status.Retention[0]; s.Leaving != 0 || s.Next != nil || s.Kept != 2 {

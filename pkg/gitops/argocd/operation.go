@@ -77,7 +77,7 @@ func (a Argo) Approve(ctx context.Context, name object.Name, revisions []string)
 		return err
 	}
 	if u == nil {
-		return fmt.Errorf("Application %s is gone: %w", name, gitops.ErrLost) //nolint:revive // a kind has its capital
+		return fmt.Errorf("the Application %s is gone: %w", name, gitops.ErrLost)
 	}
 	after := u.DeepCopy()
 	annotations := after.GetAnnotations()
