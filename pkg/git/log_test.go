@@ -41,8 +41,7 @@ func TestLog(t *testing.T) {
 
 func TestPushTag(t *testing.T) {
 	w, v1, v2 := shop(t)
-	s := serve(t, w)
-	w.git("config", "http.receivepack", "true")
+	s := serve(t, w, "http.receivepack=true")
 	by := Signer("Lockstep", "lockstep@example.com", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 	push := func(name, commit string) (bool, error) {
 		return open(t, s.url(), Options{}).PushTag(t.Context(), name, commit, "Point 1", by)

@@ -1,5 +1,5 @@
-// Package selection decides which claims of its namespace a ProtectionPolicy takes, and by which class each is snapshotted. It is what
-// the controller saves by, and what the command line shows beforehand.
+// Package selection decides which claims of its namespace a ProtectionPolicy takes, and what each is read from. It is what the
+// controller saves by, and what the command line shows beforehand.
 package selection
 
 import (
@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -69,17 +68,4 @@ func has(set map[string]string, key string) string {
 		return fmt.Sprintf("its label is %q", key+"="+value)
 	}
 	return fmt.Sprintf("it has no label %q", key)
-}
-
-// SnapshotClass chooses the class of a driver: the default one, else the first by name; empty if there is none.
-func SnapshotClass(driver string, classes []snapshotv1.VolumeSnapshotClass) string {
-	best := ""
-	var bestDefault bool
-	for _, c := range classes {
-		isDefault := c.Annotations["snapshot.storage.kubernetes.io/is-default-class"] == "true"
-		if c.Driver == driver && (best == "" || isDefault && !bestDefault || isDefault == bestDefault && c.Name < best) {
-			best, bestDefault = c.Name, isDefault
-		}
-	}
-	return best
 }

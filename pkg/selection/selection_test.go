@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -62,20 +61,5 @@ func TestSelect(t *testing.T) {
 	var invalid *InvalidError
 	if _, err := Select(bad, claims); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "volumes.selector") {
 		t.Errorf("a selector that is none: %v", err)
-	}
-}
-
-func TestSnapshotClass(t *testing.T) {
-	class := func(name, driver, isDefault string) snapshotv1.VolumeSnapshotClass {
-		return snapshotv1.VolumeSnapshotClass{Driver: driver, ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{
-			"snapshot.storage.kubernetes.io/is-default-class": isDefault}}}
-	}
-	all := []snapshotv1.VolumeSnapshotClass{
-		class("b", "csi", ""), class("a", "csi", "false"), class("z", "other", "true"), class("d", "two", "true"), class("c", "two", "true"), class("a2", "two", ""),
-	}
-	for driver, want := range map[string]string{"csi": "a", "other": "z", "two": "c", "none": ""} {
-		if got := SnapshotClass(driver, all); got != want {
-			t.Errorf("%s: %q, want %q", driver, got, want)
-		}
 	}
 }

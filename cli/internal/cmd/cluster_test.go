@@ -220,6 +220,7 @@ func TestCommandsOnACluster(t *testing.T) {
 		{"Release", testRelease},
 		{"Status", testStatus},
 		{"Describe", testDescribe},
+		{"PolicyPreview", testPolicyPreview},
 		{"Completion", testCompletion},
 		{"Waiting", testWaiting},
 	} {

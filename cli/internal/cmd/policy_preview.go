@@ -50,8 +50,8 @@ func (p *Program) policyPreviewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "preview [POLICY | -f FILE]",
 		Short: "Show which claims a policy takes, which not, and why",
-		Long: `Show each claim of a namespace: whether the policy takes it and why, what uses it, and the class that its snapshot is made
-with. The decision is the controller's own. Nothing is changed.
+		Long: `Show each claim of a namespace: whether the policy takes it and why, what uses it, and what it is read from: a snapshot of
+a class, or the volume itself. The decision is the controller's own. Nothing is changed.
 
 With -f the policy is read from a file, or from the standard input if that is "-", so that it can be looked at before it is
 deployed. Without a name it is the one policy of the namespace.
@@ -86,6 +86,8 @@ type claimPreview struct {
 	Taken bool   `json:"taken"`
 	// Why says in words why it is taken, or not.
 	Why string `json:"why"`
+	// Source is what the claim is read from at the next point.
+	Source v1alpha1.CaptureSource `json:"source,omitempty"`
 	// SnapshotClass is that of the next point; empty without a snapshot.
 	SnapshotClass string   `json:"snapshotClass,omitempty"`
 	UsedBy        []string `json:"usedBy,omitempty"`
@@ -211,7 +213,7 @@ func previewPolicy(ctx context.Context, c *kube.Cluster, policy *v1alpha1.Protec
 	for _, v := range verdicts {
 		shown := claimPreview{Claim: v.Claim.Name, Taken: v.Taken, Why: v.Why, UsedBy: users(object.Name{Namespace: v.Claim.Namespace, Name: v.Claim.Name}, consumers)}
 		if v.Taken {
-			if err := shown.capture(ctx, c, &v.Claim, classes.Items); err != nil {
+			if err := shown.capture(ctx, c, policy, &v.Claim, classes.Items); err != nil {
 				return nil, err
 			}
 		}
@@ -234,32 +236,22 @@ func users(claim object.Name, consumers []plan.Consumer) []string {
 
 // capture says how a claim would be saved, or why it could not be.
 func (s *claimPreview) capture(
-	ctx context.Context, c client.Client, claim *corev1.PersistentVolumeClaim, classes []snapshotv1.VolumeSnapshotClass,
+	ctx context.Context, c client.Client, policy *v1alpha1.ProtectionPolicy, claim *corev1.PersistentVolumeClaim, classes []snapshotv1.VolumeSnapshotClass,
 ) error {
-	switch {
-	case claim.DeletionTimestamp != nil:
-		s.Problem = "it is being deleted"
-		return nil
-	case claim.Status.Phase != corev1.ClaimBound:
-		s.Problem = fmt.Sprintf("it is not bound but %s: it holds no data that could be saved", cmp.Or(string(claim.Status.Phase), "Pending"))
+	if err := selection.Ready(claim); err != nil {
+		s.Problem = err.Error()
 		return nil
 	}
 	pv := &corev1.PersistentVolume{}
 	if err := c.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv); err != nil {
 		return fmt.Errorf("reading volume %q of claim %q: %w", claim.Spec.VolumeName, claim.Name, err)
 	}
-	if pv.Spec.CSI != nil {
-		s.SnapshotClass = selection.SnapshotClass(pv.Spec.CSI.Driver, classes)
+	source, class, err := selection.Source(policy, claim, pv, classes)
+	if err != nil {
+		s.Problem = err.Error()
+		return nil
 	}
-	switch {
-	case s.SnapshotClass != "" && claim.Spec.StorageClassName != nil && *claim.Spec.StorageClassName != "":
-	case pv.Spec.CSI == nil:
-		s.Problem = "its volume does not come from a CSI driver, so that it cannot be snapshotted"
-	case s.SnapshotClass == "":
-		s.Problem = fmt.Sprintf("there is no VolumeSnapshotClass for its driver %q", pv.Spec.CSI.Driver)
-	default:
-		s.Problem = "it has no StorageClass, so that nothing can provision a volume from its snapshot"
-	}
+	s.Source, s.SnapshotClass = source, class
 	return nil
 }
 
@@ -273,9 +265,9 @@ func (r *policyPreview) write(w io.Writer) error {
 		case !c.Taken:
 			taken = "no"
 		}
-		rows[i] = []string{c.Claim, taken, cmp.Or(c.SnapshotClass, "-"), cmp.Or(strings.Join(c.UsedBy, ", "), "-"), output.Path(why)}
+		rows[i] = []string{c.Claim, taken, cmp.Or(string(c.Source), "-"), cmp.Or(c.SnapshotClass, "-"), cmp.Or(strings.Join(c.UsedBy, ", "), "-"), output.Path(why)}
 	}
-	return output.Rows(w, []string{"CLAIM", "TAKEN", "SNAPSHOT CLASS", "USED BY", "BECAUSE"}, rows)
+	return output.Rows(w, []string{"CLAIM", "TAKEN", "SOURCE", "SNAPSHOT CLASS", "USED BY", "BECAUSE"}, rows)
 }
 
 func (r *policyPreview) verdict() error {

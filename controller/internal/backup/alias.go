@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
 // +kubebuilder:rbac:groups="",resources=persistentvolumes,verbs=create;delete
@@ -19,21 +20,21 @@ func (r *Reconciler) sourceKind(ctx context.Context, pol *v1alpha1.ProtectionPol
 	if err != nil {
 		return "", err
 	}
-	if pv.Spec.CSI != nil {
-		_, err := r.snapshotClass(ctx, claim)
-		return v1alpha1.SourceSnapshot, err
+	classes, err := r.snapshotClasses(ctx)
+	if err != nil {
+		return "", err
 	}
-	if pol.Spec.Consistency != v1alpha1.ConsistencyFuzzy {
-		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "the volume of claim %q does not come from a CSI driver, so that it cannot be snapshotted; "+
-			"with consistency: Fuzzy in the policy %q, storage of the kinds nfs, local and hostPath is read while it is in use", claim.Name, pol.Name)
+	source, _, err := selection.Source(pol, claim, pv, classes)
+	if err != nil {
+		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "%w", err)
 	}
-	if _, err := aliasOf(pv, ""); err != nil {
-		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q can neither be snapshotted nor read while it is in use: %w", claim.Name, err)
+	if source == v1alpha1.SourceSnapshot {
+		return source, nil
 	}
 	if _, err := r.aliasAffinity(ctx, claim, pv); err != nil {
 		return "", err
 	}
-	return v1alpha1.SourceVolume, nil
+	return source, nil
 }
 
 func (r *Reconciler) volumeOf(ctx context.Context, claim *corev1.PersistentVolumeClaim) (*corev1.PersistentVolume, error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +20,7 @@ import (
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/point"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
 // notReady says what a point lacks to begin.
@@ -157,14 +156,11 @@ func (r *Reconciler) checkClaims(ctx context.Context, pol *v1alpha1.ProtectionPo
 	var volumes []v1alpha1.VolumeCapture
 	for i := range claims {
 		claim := &claims[i]
-		switch {
-		case busy[claim.Name] != "":
+		if busy[claim.Name] != "" {
 			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being filled by restore %q", claim.Name, busy[claim.Name])
-		case claim.DeletionTimestamp != nil:
-			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is being deleted", claim.Name)
-		case claim.Status.Phase != corev1.ClaimBound:
-			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "claim %q is not bound but %s: it holds no data that could be saved; "+
-				"leave it out with the annotation %s if that is meant", claim.Name, claim.Status.Phase, v1alpha1.AnnotationExclude)
+		}
+		if err := selection.Ready(claim); err != nil {
+			return nil, lacks(v1alpha1.ReasonVolumeNotReady, "%w", err)
 		}
 		source, err := r.sourceKind(ctx, pol, claim)
 		if err != nil {
@@ -175,40 +171,29 @@ func (r *Reconciler) checkClaims(ctx context.Context, pol *v1alpha1.ProtectionPo
 	return volumes, nil
 }
 
-// snapshotClass chooses the VolumeSnapshotClass of a claim's driver: the default one, else the first by name.
+// snapshotClass chooses the VolumeSnapshotClass of a claim's driver.
 func (r *Reconciler) snapshotClass(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
 	pv, err := r.volumeOf(ctx, claim)
 	if err != nil {
 		return "", err
 	}
-	if pv.Spec.CSI == nil {
-		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "the volume of claim %q does not come from a CSI driver, so that it cannot be snapshotted", claim.Name)
+	classes, err := r.snapshotClasses(ctx)
+	if err != nil {
+		return "", err
 	}
-	if claim.Spec.StorageClassName == nil || *claim.Spec.StorageClassName == "" {
-		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "claim %q has no StorageClass, so that nothing can provision a volume from its snapshot", claim.Name)
+	class, err := selection.SnapshotClass(claim, pv, classes)
+	if err != nil {
+		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "%w", err)
 	}
-	var classes snapshotv1.VolumeSnapshotClassList
-	if err := r.Reader.List(ctx, &classes); err != nil && !meta.IsNoMatchError(err) {
-		return "", fmt.Errorf("listing snapshot classes: %w", err)
-	}
-	classes.Items = slices.DeleteFunc(classes.Items, func(c snapshotv1.VolumeSnapshotClass) bool { return c.Driver != pv.Spec.CSI.Driver })
-	if len(classes.Items) == 0 {
-		return "", lacksForGood(v1alpha1.ReasonVolumeNotReady, "there is no VolumeSnapshotClass for the driver %q of claim %q", pv.Spec.CSI.Driver, claim.Name)
-	}
-	best := slices.MinFunc(classes.Items, func(a, b snapshotv1.VolumeSnapshotClass) int {
-		if x, y := isDefault(a), isDefault(b); x != y {
-			if x {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	return best.Name, nil
+	return class, nil
 }
 
-func isDefault(c snapshotv1.VolumeSnapshotClass) bool {
-	return c.Annotations["snapshot.storage.kubernetes.io/is-default-class"] == "true"
+func (r *Reconciler) snapshotClasses(ctx context.Context) ([]snapshotv1.VolumeSnapshotClass, error) {
+	var classes snapshotv1.VolumeSnapshotClassList
+	if err := r.Reader.List(ctx, &classes); err != nil && !meta.IsNoMatchError(err) {
+		return nil, fmt.Errorf("listing snapshot classes: %w", err)
+	}
+	return classes.Items, nil
 }
 
 func expected(claim *corev1.PersistentVolumeClaim, source v1alpha1.CaptureSource) v1alpha1.VolumeCapture {

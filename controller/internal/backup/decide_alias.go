@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/point"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
 // inPlace reports whether a volume is read itself, and not a snapshot of it.
@@ -24,9 +25,12 @@ func consistency(volumes []v1alpha1.VolumeCapture) v1alpha1.Consistency {
 }
 
 // aliasOf is a volume with the source of another, to read it from lockstep-system: reserved for one claim there, and to be retained, so
-// that nothing deletes what it leads to. It has no label or annotation of the other, which would give it to a provisioner. The handle of a CSI driver never
-// has two volumes: drivers and attachments count on that.
+// that nothing deletes what it leads to. It has no label or annotation of the other, which would give it to a provisioner. It fails as
+// selection.InUse does.
 func aliasOf(pv *corev1.PersistentVolume, name string) (*corev1.PersistentVolume, error) {
+	if err := selection.InUse(pv); err != nil {
+		return nil, err
+	}
 	alias := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeSpec{
@@ -35,9 +39,6 @@ func aliasOf(pv *corev1.PersistentVolume, name string) (*corev1.PersistentVolume
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 			ClaimRef:                      &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: v1alpha1.SystemNamespace, Name: name},
 		},
-	}
-	if pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock {
-		return nil, fmt.Errorf("volume %q is a device: what is read from a device in use is of no use", pv.Name)
 	}
 	switch source := pv.Spec.PersistentVolumeSource.DeepCopy(); {
 	case source.NFS != nil:
@@ -51,8 +52,6 @@ func aliasOf(pv *corev1.PersistentVolume, name string) (*corev1.PersistentVolume
 			source.HostPath.Type = new(corev1.HostPathDirectory)
 		}
 		alias.Spec.HostPath = source.HostPath
-	default:
-		return nil, fmt.Errorf("volume %q is on neither nfs nor local nor hostPath storage", pv.Name)
 	}
 	return alias, nil
 }
