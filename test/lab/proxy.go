@@ -48,7 +48,9 @@ func (c *Cluster) NewProxy(ctx context.Context, dir string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := rest.TransportFor(c.Config)
+	config := rest.CopyConfig(c.Config)
+	config.NextProtos = []string{"http/1.1"} // an exec is an upgrade, which HTTP/2 has not
+	transport, err := rest.TransportFor(config)
 	if err != nil {
 		return nil, err
 	}
