@@ -45,7 +45,7 @@ spec:
       containers:
         - name: plain
           image: lockstep.test/busybox:1
-          command: [busybox, sh, -c, "while :; do echo line >>/files/log; busybox usleep 2000; done"]
+          command: [busybox, sh, -c, "while :; do busybox dd if=/dev/zero of=/files/log bs=1M count=24 conv=notrunc 2>/dev/null; done"]
           volumeMounts: [{name: files, mountPath: /files}]
       volumes: [{name: files, persistentVolumeClaim: {claimName: files}}]
 `

@@ -31,8 +31,8 @@ freeze() {
 		fi
 	done
 	[ -n "$dir" ] || { echo nowhere && return; }
-	for old in "$place"/lockstep-*; do
-		if [ -e "$old/done" ]; then rm -rf "$old"; fi
+	for old in "$place"/lockstep-*; do # of other attempts: this one's says that it was begun before
+		if [ "$old" != "$dir" ] && [ -e "$old/done" ]; then rm -rf "$old"; fi
 	done
 	mkdir -m 700 "$dir" 2>/dev/null || { echo begun && return; }
 	: >"$dir/armed"

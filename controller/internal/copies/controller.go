@@ -70,10 +70,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// concerned says whether a point has, or may get, anything to do with copies.
+// concerned says whether a point has, or may get, anything to do with copies. Its conditions are written before the rest of its status: only
+// where the vault that it was saved to is named, it is known to hold it.
 func concerned(o client.Object) bool {
 	p, ok := o.(*v1alpha1.RestorePoint)
-	return ok && (conditions.IsReady(p) || controllerutil.ContainsFinalizer(p, v1alpha1.FinalizerCopies))
+	return ok && (conditions.IsReady(p) && len(p.Status.Copies) > 0 || controllerutil.ContainsFinalizer(p, v1alpha1.FinalizerCopies))
 }
 
 // Reconcile takes each copy of one point a step further. It reads the point live: what the status says about movers must not be older than

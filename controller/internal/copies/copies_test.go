@@ -270,6 +270,7 @@ func TestCopies(t *testing.T) {
 		test func(*testing.T, *world)
 	}{
 		{"copies, verifies and cleans", testCopies},
+		{"leaves a point alone that does not say yet what holds it", testUnsaid},
 		{"a failure is told and tried again", testFailure},
 		{"a vault that is not ready is waited for", testUnready},
 		{"what was removed is not wanted", testRemoved},
@@ -284,6 +285,17 @@ func TestCopies(t *testing.T) {
 				t.Errorf("%d movers are left", len(left))
 			}
 		})
+	}
+}
+
+// testUnsaid is the moment in which the conditions of a point are written and the rest of its status is not.
+func testUnsaid(t *testing.T, w *world) {
+	p := w.point()
+	p.Status.Copies = nil
+	must(t, w.c.Status().Update(t.Context(), p))
+	w.run(p, func(*v1alpha1.RestorePoint) bool { return true })
+	if len(p.Status.Copies) > 0 || !free(p) || len(w.jobs()) > 0 {
+		t.Errorf("status %+v, finalizers %q, %d movers", p.Status.Copies, p.Finalizers, len(w.jobs()))
 	}
 }
 
