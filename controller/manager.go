@@ -34,6 +34,7 @@ func newManager() *cobra.Command {
 	f.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "where metrics are served; 0 for nowhere")
 	f.StringVar(&o.HealthAddr, "health-addr", ":8081", "where /healthz and /readyz are served; 0 for nowhere")
 	f.StringVar(&o.ProfileAddr, "pprof-addr", "0", "where profiles are served below /debug/pprof/; 0 for nowhere")
+	f.StringVar(&o.EventsAddr, "events-addr", "", "URL of Flux's notification-controller, so that its alerts carry our events; empty for nowhere")
 	o.LeaderElection.BindFlags(f)
 	f.BoolVar(&o.LeaderElection.Enable, "leader-elect", true, "let only one of several controllers work")
 	if err := f.MarkHidden("enable-leader-election"); err != nil {

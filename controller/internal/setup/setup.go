@@ -57,7 +57,9 @@ type Options struct {
 	Movers movers.Limits
 
 	MetricsAddr, HealthAddr, ProfileAddr string
-	LeaderElection                       leaderelection.Options
+	// EventsAddr is the URL that events are posted to beside the API server, as Flux's notification-controller takes them; empty for nowhere.
+	EventsAddr     string
+	LeaderElection leaderelection.Options
 }
 
 // Scheme holds the kinds that the controller speaks.
@@ -152,7 +154,7 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("making a client for logs: %w", err)
 	}
 	var recorder record.EventRecorder
-	if recorder, err = events.NewRecorder(mgr, ctrl.Log, "", name); err != nil {
+	if recorder, err = events.NewRecorder(mgr, ctrl.Log, o.EventsAddr, name); err != nil {
 		return fmt.Errorf("making the event recorder: %w", err)
 	}
 	collected := metrics.NewRecorder()
