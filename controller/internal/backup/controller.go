@@ -135,6 +135,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 
 // advance observes what there is of a point that has begun, and does what is next.
 func (r *Reconciler) advance(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
+	if len(p.Status.Copies) > 0 {
+		return r.done(p)
+	}
 	if r.Clock.Since(p.Status.StartedAt.Time) > r.Limits.Point {
 		return r.fail(p, v1alpha1.ReasonSaveFailed, "not done within "+r.Limits.Point.String())
 	}

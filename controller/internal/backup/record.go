@@ -80,7 +80,8 @@ func (r *Reconciler) survey(ctx context.Context, p *v1alpha1.RestorePoint) (resi
 	return residual.Capture(ctx, r.Reader, residual.Scope{Namespaces: []string{p.Namespace}, Kinds: kinds})
 }
 
-// record writes the record, and with it makes the point real.
+// record writes the record, and with it makes the point real. Conditions are written before the rest of a status: the point becomes Ready
+// only when its status says, for good, which vault holds it.
 func (r *Reconciler) record(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
 	vault, name, err := r.openVault(ctx, p)
 	if err != nil {
@@ -90,7 +91,12 @@ func (r *Reconciler) record(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl
 		return r.refuse(p, err)
 	}
 	p.Status.Copies = []v1alpha1.PointCopy{{Vault: name, State: v1alpha1.CopyVerified, VerifiedAt: &metav1.Time{Time: r.Clock.Now()}}}
-	message := fmt.Sprintf("point %s is in vault %q", p.Status.ID, name)
+	return r.progress(p, "recorded", atOnce)
+}
+
+// done ends a point whose record is written.
+func (r *Reconciler) done(p *v1alpha1.RestorePoint) (ctrl.Result, error) {
+	message := fmt.Sprintf("point %s is in vault %q", p.Status.ID, p.Status.Copies[0].Vault)
 	conditions.Delete(p, v1alpha1.ConditionReconciling)
 	conditions.MarkTrue(p, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "%s", message)
 	r.Events.Event(p, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, message)
