@@ -77,6 +77,11 @@ func putHold(ctx context.Context, v *volume.Vault, h Hold) error {
 		if errors.Is(err, ErrConflict) {
 			continue // somebody else holds it, too
 		}
+		if errors.Is(err, volume.ErrDocumentNotFound) { // a moment ago it was there: is it swept with its point?
+			if _, gone := Get(ctx, v, h.Point); gone != nil {
+				return gone
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -108,6 +113,9 @@ func Release(ctx context.Context, v *volume.Vault, id string) (bool, error) {
 
 func release(ctx context.Context, v *volume.Vault, id string, n int) error {
 	_, err := putOnce(ctx, v, releaseKind, holdName(id, n), nil)
+	if errors.Is(err, volume.ErrDocumentNotFound) {
+		return nil // it was there a moment ago, and is swept with its hold
+	}
 	return err
 }
 

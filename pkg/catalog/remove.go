@@ -70,6 +70,9 @@ func remove(ctx context.Context, v *volume.Vault, id string, o RemoveOptions) er
 	}
 	// Whoever said so before is to say until when the data stays.
 	if _, err := putOnce(ctx, v, removalKind, id, data); err != nil && !errors.Is(err, ErrConflict) {
+		if _, gone := get(ctx, v, id); errors.Is(err, volume.ErrDocumentNotFound) && errors.Is(gone, ErrPointNotFound) {
+			return nil // a moment ago it was there: somebody else has removed the point, and swept it
+		}
 		return err
 	}
 	return deleteRecord(ctx, v, id, o.Now)

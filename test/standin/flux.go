@@ -105,7 +105,6 @@ func (f *Flux) reconcile(ctx context.Context, k *kustomizev1.Kustomization) erro
 	}
 	revision := source.Status.Artifact.Revision
 	before := k.DeepCopy()
-	k.Status.ObservedGeneration = k.Generation
 	err := f.dependencies(ctx, k, revision)
 	if err == nil {
 		if refused := f.attempt(ctx, k, revision); refused != nil {
@@ -114,6 +113,7 @@ func (f *Flux) reconcile(ctx context.Context, k *kustomizev1.Kustomization) erro
 		before = k.DeepCopy()
 		err = f.apply(ctx, k, revision)
 	}
+	k.Status.ObservedGeneration = k.Generation
 	if err != nil {
 		setReady(&k.Status.Conditions, k.Generation, false, "ReconciliationFailed", err.Error())
 		return f.Client.Status().Patch(ctx, k, client.MergeFrom(before))
