@@ -62,14 +62,15 @@ func SnapshotClass(claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVol
 	if claim.Spec.StorageClassName == nil || *claim.Spec.StorageClassName == "" {
 		return "", fmt.Errorf("claim %q has no StorageClass, so that nothing can provision a volume from its snapshot", claim.Name)
 	}
-	best := classOf(pv.Spec.CSI.Driver, classes)
+	best := ClassOf(pv.Spec.CSI.Driver, classes)
 	if best == "" {
 		return "", fmt.Errorf("there is no VolumeSnapshotClass for the driver %q of claim %q", pv.Spec.CSI.Driver, claim.Name)
 	}
 	return best, nil
 }
 
-func classOf(driver string, classes []snapshotv1.VolumeSnapshotClass) string {
+// ClassOf is the class that a driver's snapshots are made with: the default one, else the first by name; empty if it has none.
+func ClassOf(driver string, classes []snapshotv1.VolumeSnapshotClass) string {
 	best := ""
 	var bestDefault bool
 	for _, c := range classes {

@@ -20,7 +20,7 @@ func TestClassOf(t *testing.T) {
 		class("b", "csi", ""), class("a", "csi", "false"), class("z", "other", "true"), class("d", "two", "true"), class("c", "two", "true"), class("a2", "two", ""),
 	}
 	for driver, want := range map[string]string{"csi": "a", "other": "z", "two": "c", "none": ""} {
-		if got := classOf(driver, all); got != want {
+		if got := ClassOf(driver, all); got != want {
 			t.Errorf("%s: %q, want %q", driver, got, want)
 		}
 	}

@@ -6,19 +6,17 @@ import (
 	"slices"
 	"strings"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
-const (
-	defaultClass         = "storageclass.kubernetes.io/is-default-class"
-	defaultSnapshotClass = "snapshot.storage.kubernetes.io/is-default-class"
-)
+const defaultClass = "storageclass.kubernetes.io/is-default-class"
 
 const fixSnapshots = "Install the snapshot controller and its definitions: https://github.com/kubernetes-csi/external-snapshotter"
 
@@ -137,7 +135,7 @@ func (s *Subject) protectedUsers(ctx context.Context) (map[string][]string, erro
 }
 
 // class judges a StorageClass: hard where protected claims depend on it, softly elsewhere.
-func class(c *storagev1.StorageClass, known bool, snapshots []unstructured.Unstructured, users []string) []Finding {
+func class(c *storagev1.StorageClass, known bool, snapshots []snapshotv1.VolumeSnapshotClass, users []string) []Finding {
 	used := ", which no protected claim uses"
 	blame := warning
 	if len(users) > 0 {
@@ -148,7 +146,7 @@ func class(c *storagev1.StorageClass, known bool, snapshots []unstructured.Unstr
 		out = append(out, warning("Restore by `lockstep restore`, which does not rely on dataSourceRef; and write no dataSourceRef for this class.",
 			"class %s (%s) ignores dataSourceRef: a claim with one would get an empty volume", c.Name, what))
 	}
-	snapshot := snapshotClassFor(c.Provisioner, snapshots)
+	snapshot := selection.ClassOf(c.Provisioner, snapshots)
 	switch {
 	case !known && ignoring[c.Provisioner] == "":
 		out = append(out, blame("Install the driver, or remove the class.", "class %s: no CSI driver %q is installed%s", c.Name, c.Provisioner, used))
@@ -158,24 +156,6 @@ func class(c *storagev1.StorageClass, known bool, snapshots []unstructured.Unstr
 		out = append(out, ok("class %s: snapshots by class %s%s", c.Name, snapshot, notes(c)))
 	}
 	return out
-}
-
-// snapshotClassFor chooses as a backup does: the default one of the driver, else the first by name.
-func snapshotClassFor(driver string, classes []unstructured.Unstructured) string {
-	var names []string
-	for _, c := range classes {
-		if text(c, "driver") != driver {
-			continue
-		}
-		if c.GetAnnotations()[defaultSnapshotClass] == "true" {
-			return c.GetName()
-		}
-		names = append(names, c.GetName())
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	return slices.Min(names)
 }
 
 // notes tells what is good to know of a class.

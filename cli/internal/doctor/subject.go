@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -43,7 +44,7 @@ type Subject struct {
 	restores memo[[]v1alpha1.Restore]
 	claims   memo[[]corev1.PersistentVolumeClaim]
 	classes  memo[[]storagev1.StorageClass]
-	snapshot memo[[]unstructured.Unstructured]
+	snapshot memo[[]snapshotv1.VolumeSnapshotClass]
 	opened   memo[map[string]openedVault]
 	bare     memo[*vault.Opened]
 }
@@ -108,10 +109,15 @@ func (s *Subject) allClasses(ctx context.Context) ([]storagev1.StorageClass, err
 	})
 }
 
-var snapshotClass = schema.GroupKind{Group: "snapshot.storage.k8s.io", Kind: "VolumeSnapshotClass"}
-
-func (s *Subject) snapshotClasses(ctx context.Context) ([]unstructured.Unstructured, error) {
-	return s.snapshot.get(func() ([]unstructured.Unstructured, error) { return s.objects(ctx, snapshotClass) })
+// snapshotClasses are none where the cluster does not know the kind.
+func (s *Subject) snapshotClasses(ctx context.Context) ([]snapshotv1.VolumeSnapshotClass, error) {
+	return s.snapshot.get(func() ([]snapshotv1.VolumeSnapshotClass, error) {
+		var l snapshotv1.VolumeSnapshotClassList
+		if err := s.Cluster.List(ctx, &l); err != nil && !meta.IsNoMatchError(err) {
+			return nil, fmt.Errorf("listing VolumeSnapshotClass: %w", err)
+		}
+		return l.Items, nil
+	})
 }
 
 func (s *Subject) list(ctx context.Context, what string, l client.ObjectList, o ...client.ListOption) error {
