@@ -59,7 +59,7 @@ func (v *Vault) condemnedObjects(ctx context.Context) ([]condemnedObject, error)
 // condemn writes an object that names packs, and returns its name.
 func (v *Vault) condemn(ctx context.Context, packs []packID) (string, error) {
 	name := condemnedPrefix + randomName()
-	if err := v.store.Put(ctx, name, v.keys.sealObject(typeCondemned, name, encodeCondemned(packs))); err != nil {
+	if err := v.put(ctx, name, v.keys.sealObject(typeCondemned, name, encodeCondemned(packs))); err != nil {
 		return "", fmt.Errorf("condemning packs: %w", err)
 	}
 	return name, nil
