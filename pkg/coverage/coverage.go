@@ -194,11 +194,11 @@ type Input struct {
 func Check(in Input) Report {
 	s := newScope(in)
 	for _, r := range Rules() {
-		if r.check != nil {
-			s.rule = r
+		if s.rule = r; !r.Compares || s.base != nil {
 			r.check(s)
 		}
 	}
+	s.forsaken()
 	return s.report()
 }
 
