@@ -161,8 +161,13 @@ type Report struct {
 	Impact []Impact `json:"impact"`
 	// NotRendered are the gaps of head.
 	NotRendered []desired.Gap `json:"notRendered"`
-	Replayable  Replayable    `json:"replayable"`
-	Suppressed  []Silenced    `json:"suppressed"`
+	// Unchanged are the IDs of owners that were skipped: they deploy the same in both commits, and were not judged.
+	Unchanged []string `json:"unchanged"`
+	// Wanted are those of them without which something that was judged is not known. Whoever renders them, too, and checks again gets
+	// a better answer.
+	Wanted     []string   `json:"-"`
+	Replayable Replayable `json:"replayable"`
+	Suppressed []Silenced `json:"suppressed"`
 	// BaselineGone are entries of the baseline that are not found any more.
 	BaselineGone []Known `json:"baselineGone,omitempty"`
 }

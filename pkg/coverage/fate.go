@@ -167,7 +167,7 @@ func (s *scope) removal(o *desired.Object) ending {
 
 // prunes says what an owner of head does with what left its objects.
 func (s *scope) prunes(o *desired.Owner) ending {
-	gap := slices.IndexFunc(s.head.gaps, func(g desired.Gap) bool { return g.Owner == o.ID })
+	gap := slices.IndexFunc(s.head.gaps, func(g desired.Gap) bool { return g.Owner == o.ID && hides(o, g) })
 	switch {
 	case !o.Prune:
 		return ending{effect: LeftBehind, why: o.ID + " does not prune"}

@@ -2,10 +2,13 @@ package coverage
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/schedule"
@@ -40,6 +43,8 @@ func (v *view) protect(w *volume) protection {
 		switch {
 		case err != nil:
 			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), err)
+		case len(verdicts) == 1 && openSelector(candidate) && candidate.Owner != w.Owner:
+			p.answer, p.why = Unknown, "the selector of the policy "+candidate.GetName()+" has variables whose values are not in the repository"
 		case len(verdicts) == 1 && verdicts[0].Taken:
 			p.policies = append(p.policies, candidate)
 		case len(verdicts) == 1 && p.answer == Unprotected:
@@ -55,10 +60,17 @@ func (v *view) protect(w *volume) protection {
 	if len(p.policies) > 0 {
 		return protection{answer: Protected, policies: p.policies}
 	}
+	if p.answer == Unprotected && slices.ContainsFunc(slices.Collect(maps.Values(w.claim.Labels)), open) {
+		p.answer, p.why = Unknown, p.why+"; its labels have variables whose values are not in the repository"
+	}
 	if gaps := v.unseen(namespace, w.Owner); len(gaps) > 0 && p.answer == Unprotected {
 		p.answer, p.why = Unknown, p.why+"; not rendered, so that it is not known whether a policy is there: "+words(gaps)
 	}
 	return p
+}
+
+func openSelector(p *policy) bool {
+	return len(p.Unknown) > 0 && p.Spec.Volumes.Selector != nil && open(metav1.FormatLabelSelector(p.Spec.Volumes.Selector))
 }
 
 // best is the policy with the shortest RPO; nil if there is none.

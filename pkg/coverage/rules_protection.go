@@ -84,6 +84,8 @@ func weakRPO(s *scope) {
 		const fix = "run the schedule at least as often as the RPO promises, or promise less"
 		took, err := interval(p.Spec)
 		switch {
+		case open(p.Spec.Schedule) || open(p.Spec.TimeZone):
+			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule has a variable whose value is not in the repository", p.GetName(), o.RPO.Duration), fix).Severity = Note
 		case err != nil:
 			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule never runs: %v", p.GetName(), o.RPO.Duration, err), fix)
 		case took == 0 && p.Spec.Suspend:

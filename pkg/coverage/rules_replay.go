@@ -150,7 +150,7 @@ func chartRange(s *scope) {
 	const fix = "name one version, as 1.2.3, or a digest"
 	for _, id := range slices.Sorted(maps.Keys(s.head.owners)) {
 		o := s.head.owners[id]
-		if o.Object == nil {
+		if o.Object == nil || o.Skipped {
 			continue
 		}
 		if chart := chartFrom(o); chart != "" && !exactVersion(chartVersion(o)) {
@@ -280,7 +280,7 @@ func (s *scope) lookForSecret(o *desired.Object, name object.Name) {
 func keyEscrow(s *scope) {
 	for _, id := range slices.Sorted(maps.Keys(s.head.owners)) {
 		o := s.head.owners[id]
-		if o.Kind != desired.Kustomization || o.Object == nil {
+		if o.Kind != desired.Kustomization || o.Object == nil || o.Skipped {
 			continue
 		}
 		name, _, _ := unstructured.NestedString(o.Object.Object, "spec", "decryption", "secretRef", "name")
@@ -323,7 +323,7 @@ func nondeterministic(s *scope) {
 func externalSubstitution(s *scope) {
 	for _, id := range slices.Sorted(maps.Keys(s.head.owners)) {
 		o := s.head.owners[id]
-		if o.Object == nil {
+		if o.Object == nil || o.Skipped {
 			continue
 		}
 		path := []string{"spec", "postBuild", "substituteFrom"}
@@ -341,8 +341,12 @@ func externalSubstitution(s *scope) {
 			if s.head.has(object.Key{Kind: kind, Namespace: o.Namespace, Name: name}, o.ID) {
 				continue
 			}
-			s.findOwner(o, fmt.Sprintf("%s takes values from the %s %s/%s, which is not in Git", id, kind, o.Namespace, name),
-				"bring it by Git (encrypted, if it must be), or write the values into the object itself").detail = kind + "/" + name
+			f := s.findOwner(o, fmt.Sprintf("%s takes values from the %s %s/%s, which is not in Git", id, kind, o.Namespace, name),
+				"bring it by Git (encrypted, if it must be), or write the values into the object itself")
+			f.detail = kind + "/" + name
+			if len(s.head.unchanged(o.Namespace, id)) > 0 {
+				f.Severity = Note
+			}
 		}
 	}
 }
@@ -382,6 +386,9 @@ func (s *scope) missingKinds() {
 		if has {
 			continue
 		}
+		if s.partial() && slices.ContainsFunc(s.base.byKind[gk], func(b *desired.Object) bool { return b.Owner == o.Owner }) {
+			continue
+		}
 		f := s.find(o, fmt.Sprintf("the cluster must know the kind %s, which Git does not define", gk), "bring its CustomResourceDefinition by Git; if the cluster has it from elsewhere, list it under cluster.kinds in "+ConfigName)
 		f.detail = gk.String()
 		if !known {
@@ -389,6 +396,10 @@ func (s *scope) missingKinds() {
 		}
 	}
 }
+
+// partial says that what is the same in both commits was not rendered. It may bring what is missing; what base needed already is then
+// nothing new.
+func (s *scope) partial() bool { return s.base != nil && len(s.head.skipped) > 0 }
 
 // clusterHasKind says what is known of the cluster itself.
 func (s *scope) clusterHasKind(gk schema.GroupKind) (has, known bool) {
@@ -413,6 +424,9 @@ func (s *scope) missingClasses() {
 		seen[name+" "+w.Owner] = true
 		has, known := s.clusterHasClass(name)
 		if has {
+			continue
+		}
+		if s.partial() && slices.ContainsFunc(s.base.volumes, func(b *volume) bool { return b.Owner == w.Owner && class(b.claim.Spec) == name }) {
 			continue
 		}
 		f := s.find(w.Object, fmt.Sprintf("the cluster must have the StorageClass %s, which Git does not bring", name),

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -117,7 +118,15 @@ func (s *scope) replayable(owner string) Replayable {
 func (s *scope) report() Report {
 	s.replays = s.replay()
 	r := Report{Findings: []Finding{}, Suppressed: []Silenced{}, Impact: s.impact, NotRendered: append([]desired.Gap{}, s.head.gaps...),
-		Replayable: s.replayable(""), Coverage: s.rows()}
+		Replayable: s.replayable(""), Coverage: s.rows(), Unchanged: []string{}}
+	for _, o := range s.head.skipped {
+		r.Unchanged = append(r.Unchanged, o.ID)
+	}
+	wanted := maps.Clone(s.head.wanted)
+	if s.base != nil {
+		maps.Copy(wanted, s.base.wanted)
+	}
+	r.Wanted = slices.Sorted(maps.Keys(wanted))
 	for i := range s.found {
 		f := s.found[i]
 		f.Severity, f.Fingerprint = s.configured(f), fingerprint(f)
@@ -199,7 +208,8 @@ func (i Ignore) fits(f Finding) bool {
 	}
 	itself := is(i.Kind, f.Object.Kind) && is(i.Namespace, f.Object.Namespace) && is(i.Name, f.Object.Name)
 	// A Kustomization stands for what it deploys: "Kustomization flux-system/shop".
-	return itself || i.Kind != "" && i.Name != "" && f.Owner == i.Kind+" "+strings.TrimPrefix(i.Namespace+"/"+i.Name, "/")
+	owner := i.Kind + " " + strings.TrimPrefix(i.Namespace+"/"+i.Name, "/")
+	return itself || i.Kind != "" && i.Name != "" && (f.Owner == owner || strings.HasPrefix(f.Owner, owner+" (")) // of any cluster
 }
 
 func (i Ignore) expired(now time.Time) bool { return !i.Expires.IsZero() && !now.Before(i.Expires) }

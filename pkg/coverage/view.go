@@ -2,13 +2,16 @@ package coverage
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,6 +39,9 @@ type view struct {
 	operated  []operated
 	// protections remembers what was asked before.
 	protections map[*volume]protection
+	// skipped are owners that are the same in both commits, wanted those of them that something depends on.
+	skipped []*desired.Owner
+	wanted  map[string]bool
 	// keysOf are the objects of each root, apart a memory of which roots are of different clusters.
 	keysOf map[string]map[object.Key]bool
 	apart  map[[2]string]bool
@@ -162,13 +168,18 @@ func newView(s *desired.State) *view {
 	v := &view{byKey: map[object.Key][]*desired.Object{}, byKind: map[schema.GroupKind][]*desired.Object{},
 		protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
-		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, gaps: slices.Clone(s.Gaps)}
+		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, gaps: slices.Clone(s.Gaps)}
 	for i := range s.Owners {
 		v.owners[s.Owners[i].ID] = &s.Owners[i]
 	}
+	for _, id := range slices.Sorted(maps.Keys(v.owners)) {
+		if v.owners[id].Skipped {
+			v.skipped = append(v.skipped, v.owners[id])
+		}
+	}
 	for i := range s.Objects {
 		if s.Objects[i].Unstructured != nil {
-			v.objects = append(v.objects, &s.Objects[i])
+			v.objects = append(v.objects, v.placed(&s.Objects[i]))
 		}
 	}
 	// The order of a State must not matter to what is found.
@@ -188,7 +199,7 @@ func newView(s *desired.State) *view {
 		}
 		v.keysOf[root][key] = true
 		if err := v.read(o); err != nil {
-			v.gaps = append(v.gaps, desired.Gap{Owner: o.Owner, Origin: o.Origin, What: key.String(), Why: "it does not have the shape of its kind"})
+			v.gaps = append(v.gaps, desired.Gap{Owner: o.Owner, Origin: o.Origin, What: key.String(), Why: unreadable(o)})
 		}
 	}
 	for _, w := range v.volumes {
@@ -200,6 +211,34 @@ func newView(s *desired.State) *view {
 	return v
 }
 
+// placed is an object with its namespace. Whoever renders cannot know of every kind whether it has one; of these it is known.
+func (v *view) placed(o *desired.Object) *desired.Object {
+	gk := o.GroupVersionKind().GroupKind()
+	if o.GetNamespace() != "" || gk != policyKind && !slices.ContainsFunc(operators, func(by operator) bool { return by.GroupKind == gk }) &&
+		!slices.ContainsFunc(secretMakers, func(m secretMaker) bool { return m.GroupKind == gk }) {
+		return o
+	}
+	namespace := "default"
+	if owner := v.owners[o.Owner]; owner != nil {
+		namespace = cmp.Or(target(owner), namespace)
+	}
+	placed := *o
+	placed.Unstructured = o.DeepCopy()
+	placed.SetNamespace(namespace)
+	return &placed
+}
+
+// unreadable says why an object cannot be read as one of its kind.
+func unreadable(o *desired.Object) string {
+	if len(o.Unknown) > 0 {
+		return "it cannot be read without the values of " + strings.Join(o.Unknown, ", ") + ", which are not in the repository"
+	}
+	return "it does not have the shape of its kind"
+}
+
+// open says that a text has a variable whose value is not known.
+func open(text string) bool { return strings.Contains(text, "${") }
+
 var policyKind = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "ProtectionPolicy"}
 
 // read takes an object in that rules ask about. An error is of one that cannot be read: then nothing is known of what it has.
@@ -210,13 +249,14 @@ func (v *view) read(o *desired.Object) error {
 	switch o.GroupVersionKind().GroupKind() {
 	case object.Claim:
 		claim := &corev1.PersistentVolumeClaim{}
-		if err := convert(o, claim); err != nil {
-			return err
+		if err := convert(o.Unstructured, claim); err != nil {
+			// Its name and labels are enough to be protected.
+			claim = &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), Labels: o.GetLabels(), Annotations: o.GetAnnotations()}}
 		}
 		v.volumes = append(v.volumes, &volume{Object: o, claim: claim})
 	case policyKind:
 		p := &v1alpha1.ProtectionPolicy{}
-		if err := convert(o, p); err != nil {
+		if err := convert(o.Unstructured, p); err != nil {
 			return err
 		}
 		v.policies[p.Namespace] = append(v.policies[p.Namespace], &policy{o, p.Spec, p})
@@ -227,19 +267,23 @@ func (v *view) read(o *desired.Object) error {
 }
 
 func (v *view) readWorkload(o *desired.Object) error {
-	pod, err := object.PodSpec(o.Unstructured)
-	if err != nil {
-		return err
+	s, setErr := object.StatefulSet(o.Unstructured)
+	if setErr != nil {
+		s, setErr = object.StatefulSet(bare(o.Unstructured))
 	}
-	s, err := object.StatefulSet(o.Unstructured)
-	if err != nil {
-		return err
+	if s != nil {
+		v.readSet(o, s)
+	}
+	pod, err := object.PodSpec(o.Unstructured)
+	if err != nil || setErr != nil {
+		return errors.Join(err, setErr)
 	}
 	namespace := o.GetNamespace()
 	v.workloads[namespace] = append(v.workloads[namespace], &workload{Object: o, pod: pod, labels: podLabels(o.Unstructured)})
-	if s == nil {
-		return nil
-	}
+	return nil
+}
+
+func (v *view) readSet(o *desired.Object, s *appsv1.StatefulSet) {
 	made := &set{o, s}
 	v.sets = append(v.sets, made)
 	first, _ := ordinals(s)
@@ -248,7 +292,24 @@ func (v *view) readWorkload(o *desired.Object) error {
 		claim := object.ClaimFromTemplate(s, t, object.TemplateClaim(s, t.Name, first))
 		v.volumes = append(v.volumes, &volume{Object: o, claim: claim, set: made, template: t.Name})
 	}
-	return nil
+}
+
+// bare is a StatefulSet without what is most often a variable; its name, labels and templates are enough to be protected.
+func bare(u *unstructured.Unstructured) *unstructured.Unstructured {
+	u = u.DeepCopy()
+	for _, field := range []string{"replicas", "ordinals", "template", "updateStrategy", "minReadySeconds", "revisionHistoryLimit"} {
+		unstructured.RemoveNestedField(u.Object, "spec", field)
+	}
+	templates, _, _ := unstructured.NestedSlice(u.Object, "spec", "volumeClaimTemplates")
+	for _, t := range templates {
+		if m, ok := t.(map[string]any); ok {
+			delete(m, "spec")
+		}
+	}
+	if len(templates) > 0 {
+		_ = unstructured.SetNestedSlice(u.Object, templates, "spec", "volumeClaimTemplates") // it was one before
+	}
+	return u
 }
 
 func podLabels(u *unstructured.Unstructured) map[string]string {
@@ -263,8 +324,8 @@ func podLabels(u *unstructured.Unstructured) map[string]string {
 	return labels
 }
 
-func convert(o *desired.Object, into any) error {
-	return runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into)
+func convert(u *unstructured.Unstructured, into any) error {
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, into)
 }
 
 // root is the owner that nothing in the repository deploys, from which this one comes.
@@ -279,11 +340,12 @@ func (v *view) root(owner string) string {
 	return owner
 }
 
-// together says that what two owners deploy may be in one cluster. A repository may hold several clusters: then the same objects come
-// from different roots.
+// together says that what two owners deploy may be in one cluster. A repository may hold several: then the owners say so, or the same
+// objects come from different roots.
 func (v *view) together(a, b string) bool {
-	if v.cluster(a) != v.cluster(b) {
-		return false
+	x, y := v.cluster(a), v.cluster(b)
+	if x != y || x != "" {
+		return x == y
 	}
 	a, b = v.root(a), v.root(b)
 	if a == b {
@@ -299,8 +361,8 @@ func (v *view) together(a, b string) bool {
 			few, many = many, few
 		}
 		for key := range few {
-			// Namespaces, and what comes without a name, are often written twice.
-			if many[key] && key.GroupKind() != object.Namespace && key.Name != "" {
+			// Namespaces are often written twice.
+			if many[key] && key.GroupKind() != object.Namespace {
 				apart = true
 				break
 			}
@@ -310,21 +372,11 @@ func (v *view) together(a, b string) bool {
 	return !apart
 }
 
-// cluster names the cluster that an owner deploys to, if it says that it is another one than its own.
 func (v *view) cluster(owner string) string {
-	o := v.owners[owner]
-	if o == nil || o.Object == nil {
-		return ""
+	if o := v.owners[owner]; o != nil {
+		return o.Cluster
 	}
-	if secret, _, _ := unstructured.NestedString(o.Object.Object, "spec", "kubeConfig", "secretRef", "name"); secret != "" {
-		return "secret " + o.Namespace + "/" + secret
-	}
-	name, _, _ := unstructured.NestedString(o.Object.Object, "spec", "destination", "name")
-	server, _, _ := unstructured.NestedString(o.Object.Object, "spec", "destination", "server")
-	if name == "in-cluster" || server == "https://kubernetes.default.svc" {
-		return ""
-	}
-	return name + server
+	return ""
 }
 
 // has says whether an object is deployed beside what the owner deploys.
@@ -336,16 +388,43 @@ func (v *view) has(key object.Key, owner string) bool {
 func (v *view) unseen(namespace, owner string) []desired.Gap {
 	var out []desired.Gap
 	for _, g := range v.gaps {
-		o := v.owners[g.Owner]
-		if o == nil {
-			out = append(out, g)
-			continue
-		}
-		if t := target(o); (t == "" || t == namespace) && v.together(g.Owner, owner) {
+		if o := v.owners[g.Owner]; o == nil || v.mayHold(o, namespace, owner) && hides(o, g) {
 			out = append(out, g)
 		}
 	}
+	for _, o := range v.unchanged(namespace, owner) {
+		out = append(out, desired.Gap{Owner: o.ID, Origin: o.Origin, What: o.ID, Why: "it is the same in both commits"})
+	}
 	return out
+}
+
+// unchanged are the skipped owners that may hold something of the namespace. Who asks wants them.
+func (v *view) unchanged(namespace, owner string) []*desired.Owner {
+	var out []*desired.Owner
+	for _, o := range v.skipped {
+		if v.mayHold(o, namespace, owner) {
+			v.wanted[o.ID] = true
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func (v *view) mayHold(o *desired.Owner, namespace, beside string) bool {
+	t := target(o)
+	return (t == "" || t == namespace) && v.together(o.ID, beside)
+}
+
+// hides says that a gap may be in the place of objects. Where only the values of variables are missing, the objects are there.
+func hides(o *desired.Owner, g desired.Gap) bool {
+	if o.Kind != desired.Kustomization || o.Object == nil {
+		return true
+	}
+	from, _, _ := unstructured.NestedSlice(o.Object.Object, "spec", "postBuild", "substituteFrom")
+	return !slices.ContainsFunc(from, func(entry any) bool {
+		m, _ := entry.(map[string]any)
+		return g.What == fmt.Sprintf("%v %s/%v", m["kind"], o.Namespace, m["name"])
+	})
 }
 
 // target is the namespace that an owner puts objects into; empty if it is not known, or there are several.
