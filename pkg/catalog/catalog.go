@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
@@ -24,7 +25,7 @@ var ErrRemoved = fmt.Errorf("%w: it was removed", ErrPointNotFound)
 var ErrConflict = errors.New("another restore point has this id")
 
 // Put writes a record, durable on return, and reads it back, after it was put into the index, by which Find finds it. Writing the
-// same record again changes nothing; a different one under the same ID is refused with ErrConflict. The first record of a vault that
+// same record again changes nothing but its lock; a different one under the same ID is refused with ErrConflict. The first record of a vault that
 // has records but no index has those indexed before. What was removed does not come back: that is ErrRemoved.
 func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 	data, err := point.Encode(r)
@@ -42,6 +43,9 @@ func Put(ctx context.Context, v *volume.Vault, r point.Record) error {
 		return fmt.Errorf("indexing restore point %q: %w", r.ID, err)
 	}
 	if _, err = putOnce(ctx, v, point.DocumentKind, r.ID, data); err == nil {
+		err = Lock(ctx, v, r.ID)
+	}
+	if err == nil {
 		err = notRemoved(ctx, v, r.ID) // meanwhile: whoever removes it looks for the record after that was said
 	}
 	if err != nil {
@@ -140,7 +144,11 @@ func decode(d volume.Document) (point.Record, error) {
 // putOnce writes a document and reads it back: what the store acknowledged and does not give back is not durable. It says
 // whether there was none before.
 func putOnce(ctx context.Context, v *volume.Vault, kind, name string, data []byte) (bool, error) {
-	err := v.PutDocument(ctx, kind, name, data)
+	put := v.PutDocument
+	if unlocked[kind] {
+		put = v.PutUnlockedDocument
+	}
+	err := put(ctx, kind, name, data)
 	if err != nil && !errors.Is(err, volume.ErrDocumentExists) {
 		return false, err
 	}
@@ -152,4 +160,29 @@ func putOnce(ctx context.Context, v *volume.Vault, kind, name string, data []byt
 		return false, ErrConflict
 	}
 	return err == nil, nil
+}
+
+// unlocked are the kinds of documents that a store which locks does not lock as they are written: what is deleted before its point, or
+// soon after it; and the record, which Put locks itself.
+var unlocked = map[string]bool{point.DocumentKind: true, removalKind: true, holdKind: true, releaseKind: true}
+
+// Lock makes sure that the record of a point is locked in a store that locks, if whoever put it died before it was.
+func Lock(ctx context.Context, v *volume.Vault, id string) error {
+	if err := v.LockDocument(ctx, point.DocumentKind, id); err != nil {
+		return fmt.Errorf("locking restore point %q: %w", id, err)
+	}
+	return nil
+}
+
+// LockedUntil says until when the store keeps a point, whoever asks to delete it: its record and, at least as long, all that it needs.
+// The zero time is not at all.
+func LockedUntil(ctx context.Context, v *volume.Vault, id string) (time.Time, error) {
+	until, err := v.DocumentLockedUntil(ctx, point.DocumentKind, id)
+	if errors.Is(err, volume.ErrDocumentNotFound) {
+		err = ErrPointNotFound
+	}
+	if err != nil {
+		return until, fmt.Errorf("asking for the lock of restore point %q: %w", id, err)
+	}
+	return until, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/point"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
@@ -15,6 +16,8 @@ type CopyReport struct {
 	ID string `json:"id"`
 	// Present says that the other vault had the record already.
 	Present bool `json:"present,omitempty"`
+	// LockedUntil is until when the other vault keeps the point, whoever asks to delete it; zero is not at all.
+	LockedUntil time.Time `json:"lockedUntil,omitzero"`
 	volume.CopyReport
 }
 
@@ -34,9 +37,19 @@ func (c *CopyReport) copy(ctx context.Context, from, to *volume.Vault, o volume.
 	if err != nil {
 		return err
 	}
-	if c.Present, err = has(ctx, to, r); err != nil || c.Present && !o.Recheck {
+	if c.Present, err = has(ctx, to, r); err != nil {
 		return err
 	}
+	if !c.Present || o.Recheck {
+		err = c.bring(ctx, from, to, r, o)
+	}
+	if err == nil {
+		c.LockedUntil, err = LockedUntil(ctx, to, r.ID)
+	}
+	return err
+}
+
+func (c *CopyReport) bring(ctx context.Context, from, to *volume.Vault, r point.Record, o volume.CopyOptions) error {
 	ids := make([]string, len(r.Volumes))
 	for i, v := range r.Volumes {
 		ids[i] = v.Snapshot

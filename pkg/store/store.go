@@ -28,6 +28,8 @@ var (
 	ErrDenied = errors.New("access denied by the store")
 	// ErrLocked says that the store's retention forbids to delete the object, whoever asks. It is unchanged.
 	ErrLocked = errors.New("retention forbids deletion")
+	// ErrCannotLock says that the store cannot lock objects as it should. The message says how to mend it.
+	ErrCannotLock = errors.New("the store cannot lock objects")
 )
 
 // Info describes one object.
@@ -63,6 +65,33 @@ type Store interface {
 	// an error. An object under retention gives ErrLocked.
 	Delete(ctx context.Context, name string) error
 }
+
+// Locker is a store that can lock objects: until a time nobody may delete them, whoever asks. Where Retention is not 0, Put locks
+// what it writes, for at least that long, and Delete gives ErrLocked while the lock lasts. A lock is never shortened nor taken away.
+type Locker interface {
+	Store
+
+	// Retention is for how long Put locks each object, at least; 0 if it locks none.
+	Retention() time.Duration
+
+	// CheckLock returns ErrCannotLock if the store is known not to lock as Retention says, or if its clock and that of this machine do not
+	// agree, so that locks would end too early. It writes nothing.
+	CheckLock(ctx context.Context) error
+
+	// PutUnlocked is Put without a lock, for what is deleted soon.
+	PutUnlocked(ctx context.Context, name string, data []byte) error
+
+	// LockedUntil says until when an object is locked, as the store itself tells; the zero time is not at all, or not as strictly
+	// as Put locks. It returns ErrNotFound if there is no such object.
+	LockedUntil(ctx context.Context, name string) (time.Time, error)
+
+	// Lock has an object locked until then, or longer, and returns what the store tells of it afterwards, which is never
+	// earlier: if the store does not keep its word, that is ErrCannotLock. It returns ErrNotFound if there is no such object.
+	Lock(ctx context.Context, name string, until time.Time) (time.Time, error)
+}
+
+// LockSpare is how much longer than asked for objects are locked, so that not every point that reuses them has to ask again.
+func LockSpare(retention time.Duration) time.Duration { return retention / 10 }
 
 // MaxName is the longest name, in bytes, that a store takes.
 const MaxName = 512

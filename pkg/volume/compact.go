@@ -54,9 +54,7 @@ func (x *index) untidy() (superfluous, rewrite []indexObject) {
 		}
 		return any
 	}
-	slices.SortFunc(whole, func(a, b indexObject) int {
-		return cmp.Or(cmp.Compare(len(b.packs), len(a.packs)), strings.Compare(a.name, b.name))
-	})
+	slices.SortFunc(whole, largestFirst)
 	var small []indexObject
 	for _, o := range whole {
 		if !fresh(o) {
@@ -76,6 +74,15 @@ func (x *index) untidy() (superfluous, rewrite []indexObject) {
 		rewrite = append(rewrite, small...)
 	}
 	return superfluous, rewrite
+}
+
+func largestFirst(a, b indexObject) int {
+	return cmp.Or(cmp.Compare(len(b.packs), len(a.packs)), strings.Compare(a.name, b.name))
+}
+
+// bySize returns the index objects, the largest first.
+func (x *index) bySize() []indexObject {
+	return slices.SortedFunc(slices.Values(x.objects), largestFirst)
 }
 
 // rewriteIndex writes what index objects say of packs that exist. They are read one by one.

@@ -30,25 +30,39 @@ type Document struct {
 }
 
 // PutDocument adds a document, durable on return. Kind is a constant word of a-z, 0-9 and '-', visible in the store; name is any
-// text of 1 to 4096 bytes. If there is one of that kind and name, PutDocument leaves it and returns ErrDocumentExists.
+// text of 1 to 4096 bytes. If there is one of that kind and name, PutDocument leaves it and returns ErrDocumentExists. In a store that
+// locks it is locked for the store's retention on return, also if it was there before.
 func (v *Vault) PutDocument(ctx context.Context, kind, name string, data []byte) error {
-	object, err := v.documentObject(kind, name)
-	if err != nil {
+	object, err := v.putDocument(ctx, kind, name, data, v.store.Put)
+	l := v.locker()
+	if l == nil || err != nil && !errors.Is(err, ErrDocumentExists) {
 		return err
 	}
+	if lockErr := v.keep(ctx, l, []string{object}); lockErr != nil {
+		return fmt.Errorf("locking document %q of kind %q: %w", name, kind, lockErr)
+	}
+	return err
+}
+
+// putDocument adds a document and returns where it stands.
+func (v *Vault) putDocument(ctx context.Context, kind, name string, data []byte, put func(context.Context, string, []byte) error) (string, error) {
+	object, err := v.documentObject(kind, name)
+	if err != nil {
+		return "", err
+	}
 	if len(data) > MaxDocument {
-		return fmt.Errorf("document %q of kind %q: %d bytes are more than %d", name, kind, len(data), MaxDocument)
+		return "", fmt.Errorf("document %q of kind %q: %d bytes are more than %d", name, kind, len(data), MaxDocument)
 	}
 	plaintext := binary.AppendUvarint(nil, uint64(len(name)))
 	plaintext = append(append(plaintext, name...), data...)
-	err = v.store.Put(ctx, object, v.keys.sealObject(typeDocument, object, plaintext))
+	err = put(ctx, object, v.keys.sealObject(typeDocument, object, plaintext))
 	if errors.Is(err, store.ErrExists) {
-		return fmt.Errorf("document %q of kind %q: %w", name, kind, ErrDocumentExists)
+		return object, fmt.Errorf("document %q of kind %q: %w", name, kind, ErrDocumentExists)
 	}
 	if err != nil {
-		return fmt.Errorf("writing document %q of kind %q: %w", name, kind, err)
+		return object, fmt.Errorf("writing document %q of kind %q: %w", name, kind, err)
 	}
-	return nil
+	return object, nil
 }
 
 // Document returns one document, or ErrDocumentNotFound if it is proven absent.

@@ -322,6 +322,10 @@ func (p *pruning) decide(ctx context.Context) error {
 		return err
 	}
 	p.decideCondemned()
+	sparse, err := p.unlocked(ctx, sparse)
+	if err != nil {
+		return err
+	}
 	p.decideSparse(sparse)
 	return nil
 }
@@ -466,8 +470,11 @@ func (p *pruning) delete(ctx context.Context, name string, size int64) (gone boo
 	if p.options.DryRun {
 		return true, nil
 	}
-	err = p.store.Delete(ctx, name)
-	if errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrDenied) {
+	locked, err := p.locked(ctx, name)
+	if err == nil && !locked {
+		err = p.store.Delete(ctx, name)
+	}
+	if locked || errors.Is(err, store.ErrLocked) || errors.Is(err, store.ErrDenied) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.report.Kept.add(size)

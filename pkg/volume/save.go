@@ -89,7 +89,8 @@ func (d Detect) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 // them, and no snapshot is recorded. With KeepGoing there is one all the same, beside the error: files that cannot be read are
 // in it as such, and those that change as they were found at last; with Live there is one if files did nothing worse than
 // change or vanish. ErrOvertaken says that packs were deleted which the save relied
-// on; there is no snapshot then.
+// on; there is no snapshot then. In a store that locks, all that the snapshot needs is locked for the store's retention, what it
+// reuses included, before it is recorded; store.ErrCannotLock says that the store does not, and there is no snapshot either.
 //
 // Sockets, a lost+found at the top, and extended attributes other than user.*, POSIX ACLs and file capabilities are left out.
 func (v *Vault) Save(ctx context.Context, path string, o SaveOptions) (*Snapshot, error) {
@@ -270,6 +271,9 @@ func (s *saver) record(ctx context.Context, r *record, blind bool) error {
 		if err := s.overtaken(ctx); err != nil {
 			return err
 		}
+		if err := s.lock(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.vault.putRecord(ctx, r); err != nil {
 		return fmt.Errorf("recording snapshot: %w", err)
@@ -277,7 +281,10 @@ func (s *saver) record(ctx context.Context, r *record, blind bool) error {
 	if blind {
 		return nil
 	}
-	err := s.overtaken(ctx)
+	err := s.vault.recordLocked(ctx, r.ID)
+	if err == nil {
+		err = s.overtaken(ctx)
+	}
 	if err == nil {
 		return nil
 	}

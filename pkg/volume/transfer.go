@@ -244,7 +244,10 @@ func (t *transfer) arrived(ctx context.Context, to *Vault, records []*record, al
 // record writes the records, all of whose chunks are durable.
 func (t *transfer) record(ctx context.Context, records []*record) error {
 	if len(records) == 0 {
-		return t.to.overtaken(ctx)
+		if err := t.to.overtaken(ctx); err != nil {
+			return err
+		}
+		return t.to.lock(ctx) // what was found there may be of a time when the store did not lock
 	}
 	for _, r := range records {
 		err := t.to.record(ctx, r, false)

@@ -56,6 +56,8 @@ type uploader struct {
 	stored []described // durable, and not yet in an index object
 	chunks int         // in stored
 	packs  []storedPack
+	// indexes are the index objects that were written.
+	indexes []string
 }
 
 // storedPack is a pack that a save stored.
@@ -87,7 +89,7 @@ func (u *uploader) send(ctx context.Context, p *pack) error {
 }
 
 func (u *uploader) put(ctx context.Context, name string, data []byte) error {
-	if err := u.vault.put(ctx, name, data); err != nil {
+	if err := u.vault.store.Put(ctx, name, data); err != nil {
 		return err
 	}
 	u.progress.stored.Add(int64(len(data)))
@@ -120,6 +122,9 @@ func (u *uploader) putIndex(ctx context.Context, packs []described) error {
 		if err := u.put(ctx, name, u.vault.keys.sealObject(typeIndex, name, encodeIndex(packs[:n]))); err != nil {
 			return fmt.Errorf("storing index: %w", err)
 		}
+		u.mu.Lock()
+		u.indexes = append(u.indexes, name)
+		u.mu.Unlock()
 		packs = packs[n:]
 	}
 	return nil

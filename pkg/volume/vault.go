@@ -34,6 +34,7 @@ type Vault struct {
 	id     string
 	budget budget // of all saves
 	reread *atomic.Int64
+	locks  *locks
 }
 
 // config is the first line of the config object; the second is its authentication code.
@@ -55,7 +56,7 @@ const (
 )
 
 // Create makes a Vault in an empty store, to be opened by any one of the recipients. It returns ErrVaultExists, and
-// changes nothing, if the store holds one.
+// changes nothing, if the store holds one, and store.ErrCannotLock if it is to lock and cannot.
 func Create(ctx context.Context, s store.Store, recipients ...age.Recipient) (*Vault, error) {
 	if len(recipients) == 0 {
 		return nil, errors.New("creating vault: no recipient given")
@@ -65,6 +66,11 @@ func Create(ctx context.Context, s store.Store, recipients ...age.Recipient) (*V
 		return nil, fmt.Errorf("creating vault: %w", ErrVaultExists)
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, fmt.Errorf("creating vault: %w", err)
+	}
+	if l := (&Vault{store: s}).locker(); l != nil {
+		if err := l.CheckLock(ctx); err != nil {
+			return nil, fmt.Errorf("creating vault: %w", err)
+		}
 	}
 	id, master := randomName(), make([]byte, masterSize)
 	rand.Read(master)
@@ -111,7 +117,7 @@ func (v *Vault) create(ctx context.Context, recipients []age.Recipient) error {
 }
 
 func newVault(s store.Store, id string, master []byte) *Vault {
-	return &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: id, reread: &atomic.Int64{}}
+	return &Vault{store: s, keys: newKeys(master), codec: newCodec(), id: id, reread: &atomic.Int64{}, locks: newLocks()}
 }
 
 // Open opens a Vault with whichever of the identities fits. It returns ErrNoVault if the store proves to hold none,
@@ -205,7 +211,7 @@ func decodeConfig(data []byte) (config, error) {
 
 // uncached returns the Vault without any cache of its store.
 func (v *Vault) uncached() *Vault {
-	return &Vault{store: uncached(v.store), keys: v.keys, codec: v.codec, config: v.config, id: v.id, reread: v.reread}
+	return &Vault{store: uncached(v.store), keys: v.keys, codec: v.codec, config: v.config, id: v.id, reread: v.reread, locks: v.locks}
 }
 
 func uncached(s store.Store) store.Store {
@@ -235,23 +241,6 @@ func (v *Vault) sameConfig(ctx context.Context) error {
 		return struct{}{}, err
 	})
 	return err
-}
-
-// put writes an object whose name nobody else has. Where the name is taken, the store did the request twice, the first one unheard: the same
-// bytes are there, which are read back. Any others give store.ErrExists.
-func (v *Vault) put(ctx context.Context, name string, data []byte) error {
-	err := v.store.Put(ctx, name, data)
-	if !errors.Is(err, store.ErrExists) {
-		return err
-	}
-	there, getErr := v.store.Get(ctx, name, 0, -1)
-	if getErr != nil {
-		return fmt.Errorf("%w; reading what is there: %w", err, getErr)
-	}
-	if !bytes.Equal(there, data) {
-		return err
-	}
-	return nil
 }
 
 func randomName() string {

@@ -39,7 +39,7 @@ func (Credentials) Format(f fmt.State, _ rune) { fmt.Fprint(f, "credentials(hidd
 //	path-style      true or false: the bucket is in the path; true if there is an endpoint
 //	sse             AES256 or aws:kms: the server encrypts objects
 //	kms-key         id or ARN of the key for aws:kms
-//	lock            governance:30d or compliance:720h: nobody may delete an object until that long after it was written
+//	lock            governance:30d or compliance:720h: nobody may delete what a point needs until that long after it was recorded
 //	upload-limit    bytes a second, as 20MiB or 500KB; of the store as a whole
 //	download-limit  the same
 //
@@ -131,7 +131,9 @@ func setParameter(o *s3.Options, name string, values []string) (err error) {
 	case "kms-key":
 		o.Encryption.KMSKey = value
 	case "lock":
-		o.Retention, err = parseLock(value)
+		var mode string
+		mode, o.Retention.For, err = ParseLock(value)
+		o.Retention.Mode = s3.Mode(strings.ToUpper(mode))
 	case "upload-limit":
 		o.UploadLimit, err = parseBytes(value)
 	case "download-limit":
@@ -155,24 +157,23 @@ func parseEndpoint(s string) (string, error) {
 
 var errLock = errors.New("want governance or compliance, a colon and a time, as governance:30d or compliance:12h")
 
-func parseLock(s string) (s3.Retention, error) {
+// ParseLock reads the parameter lock: a mode, governance or compliance, and for how long.
+func ParseLock(s string) (mode string, d time.Duration, err error) {
 	mode, duration, _ := strings.Cut(s, ":")
-	r := s3.Retention{Mode: s3.Mode(strings.ToUpper(mode))}
 	if mode != "governance" && mode != "compliance" {
-		return r, errLock
+		return "", 0, errLock
 	}
-	var err error
 	if days, ok := strings.CutSuffix(duration, "d"); ok {
 		var n uint64
 		n, err = strconv.ParseUint(days, 10, 16) // less than 180 years
-		r.For = time.Duration(n) * 24 * time.Hour
+		d = time.Duration(n) * 24 * time.Hour
 	} else {
-		r.For, err = time.ParseDuration(duration)
+		d, err = time.ParseDuration(duration)
 	}
-	if err != nil || r.For <= 0 {
-		return r, errLock
+	if err != nil || d <= 0 {
+		return "", 0, errLock
 	}
-	return r, nil
+	return mode, d, nil
 }
 
 var errBytes = errors.New("want a number of bytes above 0, alone or with KB, MB, GB, KiB, MiB or GiB")

@@ -20,14 +20,16 @@ type Store struct {
 	mu      sync.Mutex
 	objects map[string]object
 	now     func() time.Time
+	keep    time.Duration
 }
 
 type object struct {
 	data     []byte
 	modified time.Time
+	locked   time.Time // until then
 }
 
-var _ store.Store = (*Store)(nil)
+var _ store.Locker = (*Store)(nil)
 
 // New returns an empty store.
 func New() *Store { return &Store{objects: map[string]object{}, now: time.Now} }
@@ -50,7 +52,7 @@ func (s *Store) Names() []string {
 func (s *Store) Overwrite(name string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.objects[name] = object{slices.Clone(data), s.now()}
+	s.objects[name] = object{data: slices.Clone(data), modified: s.now()}
 }
 
 // check refuses what every operation on an object refuses.
@@ -70,6 +72,10 @@ func alive(ctx context.Context, op, name string) error {
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, name string, data []byte) error {
+	return s.put(ctx, name, data, true)
+}
+
+func (s *Store) put(ctx context.Context, name string, data []byte, lock bool) error {
 	if err := check(ctx, "put", name); err != nil {
 		return err
 	}
@@ -78,7 +84,11 @@ func (s *Store) Put(ctx context.Context, name string, data []byte) error {
 	if _, taken := s.objects[name]; taken {
 		return fmt.Errorf("put %q: %w", name, store.ErrExists)
 	}
-	s.objects[name] = object{slices.Clone(data), s.now()}
+	o := object{data: slices.Clone(data), modified: s.now()}
+	if lock && s.keep > 0 {
+		o.locked = o.modified.Add(s.keep + store.LockSpare(s.keep))
+	}
+	s.objects[name] = o
 	return nil
 }
 
@@ -163,6 +173,9 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.objects[name].locked.After(s.now()) {
+		return fmt.Errorf("delete %q: %w", name, store.ErrLocked)
+	}
 	delete(s.objects, name)
 	return nil
 }

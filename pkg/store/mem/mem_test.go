@@ -13,6 +13,14 @@ func TestConformance(t *testing.T) {
 	storetest.Run(t, func(*testing.T) store.Store { return mem.New() })
 }
 
+func TestLocks(t *testing.T) {
+	storetest.RunLocks(t, time.Hour, func(*testing.T) store.Locker {
+		s := mem.New()
+		s.SetRetention(time.Hour)
+		return s
+	})
+}
+
 func TestClock(t *testing.T) {
 	s := mem.New()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -168,6 +168,69 @@ func TestRealRetention(t *testing.T) {
 	}
 }
 
+// A bucket with Object Lock locks, prolongs and tells of it, in both modes; what is left is never deleted.
+func TestRealLocks(t *testing.T) {
+	for _, mode := range []s3.Mode{s3.Governance, s3.Compliance} {
+		t.Run(string(mode), func(t *testing.T) {
+			srv := realServer(t)
+			bucket := srv.bucket(true)
+			storetest.RunLocks(t, time.Hour, func(t *testing.T) store.Locker {
+				return lockerIn(t, srv, bucket, retain(mode, time.Hour))
+			})
+		})
+	}
+}
+
+func lockerIn(t *testing.T, srv server, bucket func(*s3.Options), change func(*s3.Options)) store.Locker {
+	t.Helper()
+	o := optionsOf(srv, bucket, "test-"+strings.ToLower(rand.Text()))
+	change(&o)
+	s, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A bucket without Object Lock says so before anything is written.
+func TestRealNoLock(t *testing.T) {
+	srv := realServer(t)
+	s := lockerIn(t, srv, srv.bucket(false), retain(s3.Governance, time.Hour))
+	if err := s.CheckLock(t.Context()); !errors.Is(err, store.ErrCannotLock) || !strings.Contains(err.Error(), "enable it") {
+		t.Errorf("CheckLock: %v, want ErrCannotLock and how to mend it", err)
+	}
+	if err := s.PutUnlocked(t.Context(), "x", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lock(t.Context(), "x", time.Now().Add(time.Hour)); !errors.Is(err, store.ErrCannotLock) {
+		t.Errorf("Lock: %v, want ErrCannotLock", err)
+	}
+}
+
+// What governance locks does not count as locked for a store that is to lock in compliance mode, and is never reported so.
+func TestRealStricterMode(t *testing.T) {
+	srv := realServer(t)
+	bucket := srv.bucket(true)
+	prefix := func(mode s3.Mode) func(*s3.Options) {
+		return func(o *s3.Options) {
+			o.Prefix = "same"
+			retain(mode, time.Hour)(o)
+		}
+	}
+	loose, strict := lockerIn(t, srv, bucket, prefix(s3.Governance)), lockerIn(t, srv, bucket, prefix(s3.Compliance))
+	if err := loose.Put(t.Context(), "x", []byte("kept")); err != nil {
+		t.Fatal(err)
+	}
+	if until, err := strict.LockedUntil(t.Context(), "x"); err != nil || !until.IsZero() {
+		t.Errorf("governance counts as compliance: %v, %v", until, err)
+	}
+	until, err := strict.Lock(t.Context(), "x", time.Now().Add(time.Hour))
+	if read, readErr := strict.LockedUntil(t.Context(), "x"); readErr != nil || err == nil && !read.Equal(until) || err != nil && !read.IsZero() {
+		t.Errorf("Lock: %v, %v, and then it is locked until %v, %v", until, err, read, readErr)
+	}
+	t.Logf("governance made stricter: %v, %v", until, err)
+}
+
 // pause waits between two looks at a condition.
 func pause(t *testing.T, d time.Duration) {
 	t.Helper()

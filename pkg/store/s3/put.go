@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -23,6 +22,15 @@ const writerKey = "lockstep-writer"
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, name string, data []byte) error {
+	return s.put(ctx, name, data, s.retention.For > 0)
+}
+
+// PutUnlocked implements store.Locker.
+func (s *Store) PutUnlocked(ctx context.Context, name string, data []byte) error {
+	return s.put(ctx, name, data, false)
+}
+
+func (s *Store) put(ctx context.Context, name string, data []byte, lock bool) error {
 	if err := store.CheckName(name); err != nil {
 		return err
 	}
@@ -31,10 +39,12 @@ func (s *Store) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	if !conditional {
-		return s.putVersion(ctx, name, data)
+		return s.putVersion(ctx, name, data, lock)
 	}
 	in, writer := s.object(name, data)
-	s.retain(in, data)
+	if lock {
+		s.retain(in, data)
+	}
 	out, err := s.client.PutObject(ctx, in)
 	if err == nil {
 		s.learn(out.VersionId)
@@ -63,13 +73,10 @@ func (s *Store) object(name string, data []byte) (in *s3.PutObjectInput, writer 
 
 // retain adds the retention to a request, and the checksum without which Amazon's server refuses it.
 func (s *Store) retain(in *s3.PutObjectInput, data []byte) {
-	if s.retention.For == 0 {
-		return
-	}
 	sum := md5.Sum(data)
 	in.ContentMD5 = aws.String(base64.StdEncoding.EncodeToString(sum[:]))
 	in.ObjectLockMode = types.ObjectLockMode(s.retention.Mode)
-	in.ObjectLockRetainUntilDate = aws.Time(time.Now().Add(s.retention.For))
+	in.ObjectLockRetainUntilDate = aws.Time(s.retention.until())
 }
 
 // wrote tells whether the object, or one version of it, was written by writer: the answer to a first attempt that succeeded may
@@ -142,7 +149,7 @@ func (s *Store) tryProbe(ctx context.Context) (version *string, refused bool, er
 // putVersion writes to a bucket with versions whose server ignores conditions. Nothing is lost there by writing twice, but the
 // later version hides the earlier. So of several writers the one whose version is the oldest has won, the others remove theirs,
 // and retention, which would keep a loser's version in front for ever, comes last.
-func (s *Store) putVersion(ctx context.Context, name string, data []byte) error {
+func (s *Store) putVersion(ctx context.Context, name string, data []byte, lock bool) error {
 	key := s.key(name)
 	found, err := s.versions(ctx, key)
 	switch {
@@ -173,18 +180,8 @@ func (s *Store) putVersion(ctx context.Context, name string, data []byte) error 
 	if aws.ToString(first) != aws.ToString(out.VersionId) && !s.wrote(ctx, name, first, writer) {
 		return fmt.Errorf("storing %q: %w", name, store.ErrExists)
 	}
-	return s.retainVersion(ctx, name, first)
-}
-
-func (s *Store) retainVersion(ctx context.Context, name string, version *string) error {
-	if s.retention.For == 0 {
+	if !lock {
 		return nil
 	}
-	_, err := s.client.PutObjectRetention(ctx, &s3.PutObjectRetentionInput{
-		Bucket: &s.bucket, Key: s.key(name), VersionId: version,
-		Retention: &types.ObjectLockRetention{
-			Mode: types.ObjectLockRetentionMode(s.retention.Mode), RetainUntilDate: aws.Time(time.Now().Add(s.retention.For)),
-		},
-	})
-	return classify(ctx, "protecting", name, err)
+	return s.retainVersion(ctx, name, first, types.ObjectLockRetentionMode(s.retention.Mode), s.retention.until())
 }

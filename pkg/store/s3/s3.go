@@ -112,7 +112,7 @@ type Store struct {
 	versioning atomic.Int32 // of the bucket: unknown, absent or present
 }
 
-var _ store.Store = (*Store)(nil)
+var _ store.Locker = (*Store)(nil)
 
 // Open prepares access to a bucket. It does not connect.
 func Open(ctx context.Context, o Options) (*Store, error) {

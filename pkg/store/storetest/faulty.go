@@ -25,6 +25,8 @@ const (
 	Stat   Op = "stat"
 	List   Op = "list"
 	Delete Op = "delete"
+	Lock   Op = "lock"   // Lock of a store.Locker
+	Locked Op = "locked" // LockedUntil and CheckLock of a store.Locker
 )
 
 // Call is one operation on its way to the store.
@@ -152,7 +154,8 @@ type request struct {
 	op   Op
 	name string
 	data []byte
-	due  int // the operation before which it is delivered
+	due  int  // the operation before which it is delivered
+	open bool // a Put without a lock
 }
 
 // change is a request that was done.
@@ -162,7 +165,7 @@ type change struct {
 	info store.Info // as the listing showed it before, if it was a Delete
 }
 
-var _ store.Store = (*Faulty)(nil)
+var _ store.Locker = (*Faulty)(nil)
 
 // NewFaulty returns a store that passes every operation on to s until SetFaults or SetLag is called.
 func NewFaulty(s store.Store) *Faulty { return &Faulty{store: s, counts: map[Op]int{}} }
@@ -286,7 +289,7 @@ func (f *Faulty) request(ctx context.Context, r request) error {
 	}
 	if fault.Late > 0 {
 		f.mu.Lock()
-		f.late = append(f.late, request{r.op, r.name, slices.Clone(r.data), f.begun + fault.Late})
+		f.late = append(f.late, request{r.op, r.name, slices.Clone(r.data), f.begun + fault.Late, r.open})
 		f.mu.Unlock()
 	}
 	if fault.Err == nil && !fault.Lose || fault.Done {
@@ -321,6 +324,9 @@ func (f *Faulty) do(ctx context.Context, r request) error {
 func (f *Faulty) apply(ctx context.Context, r request) error {
 	if r.op == Delete {
 		return f.store.Delete(ctx, r.name)
+	}
+	if locker, ok := f.store.(store.Locker); ok && r.open {
+		return locker.PutUnlocked(ctx, r.name, r.data)
 	}
 	return f.store.Put(ctx, r.name, r.data)
 }
@@ -444,6 +450,9 @@ func (m *Memory) Names() []string { return m.mem.Names() }
 
 // Overwrite replaces or creates an object, which nothing does through the interface.
 func (m *Memory) Overwrite(name string, data []byte) { m.mem.Overwrite(name, data) }
+
+// SetRetention has the store lock, for that long by its clock, what is written from now on.
+func (m *Memory) SetRetention(d time.Duration) { m.mem.SetRetention(d) }
 
 // SetClock makes now the clock that Info.Modified comes from.
 func (m *Memory) SetClock(now func() time.Time) { m.mem.SetClock(now) }

@@ -34,6 +34,14 @@ func TestConformance(t *testing.T) {
 }
 
 // with returns a store with the objects a, b and c, which hold their names.
+func TestLocks(t *testing.T) {
+	storetest.RunLocks(t, time.Hour, func(*testing.T) store.Locker {
+		s := storetest.NewMemory()
+		s.SetRetention(time.Hour)
+		return s
+	})
+}
+
 func with(t *testing.T, f storetest.Faults) *storetest.Memory {
 	t.Helper()
 	s := storetest.NewMemory()
