@@ -108,5 +108,5 @@ func copyPoint(ctx context.Context, from, to *volume.Vault, t Task, show func(vo
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Bytes: r.Bytes, Stored: r.Stored, Verified: true}, nil
+	return Result{Bytes: r.Bytes, Stored: r.Stored, Verified: true, LockedUntil: r.LockedUntil}, nil
 }

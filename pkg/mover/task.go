@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 )
@@ -112,6 +113,8 @@ type Result struct {
 	Reread int64 `json:"reread,omitempty"`
 	// Verified says that a load arrived at the digests that the task named.
 	Verified bool `json:"verified,omitempty"`
+	// LockedUntil is until when the other vault keeps the point that was copied, whoever asks to delete it; zero is not at all.
+	LockedUntil time.Time `json:"lockedUntil,omitzero"`
 	// Pruned is what a prune did.
 	Pruned *Pruned `json:"pruned,omitempty"`
 	Error  string  `json:"error,omitempty"`

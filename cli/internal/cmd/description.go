@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
-	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/mover"
 	"github.com/lockstep-dr/lockstep/pkg/planner"
 )
 
@@ -123,8 +123,11 @@ func (d *description) vault(v *v1alpha1.Vault) {
 	if v.Status.DownSince != nil {
 		d.field("Down since", d.when(v.Status.DownSince.Time))
 	}
-	if url, err := vault.URL(v.Spec); err == nil {
+	if url, err := mover.URL(v.Spec); err == nil {
 		d.field("URL", url)
+	}
+	if i := v.Spec.Immutability; i != nil {
+		d.field("Immutable", fmt.Sprintf("each point for %s, mode %s", output.Duration(i.Retention.Duration), i.Mode))
 	}
 	d.field("ID", v.Status.ID)
 	d.field("Points", strconv.Itoa(int(v.Status.Points)))
@@ -142,9 +145,6 @@ func (d *description) policy(p *v1alpha1.ProtectionPolicy) {
 	d.field("Running", strings.TrimSpace(p.Annotations[v1alpha1.AnnotationRevision]))
 	d.field("Repository", p.Annotations[v1alpha1.AnnotationRepository])
 	d.field("Path", p.Annotations[v1alpha1.AnnotationPath])
-	if s := p.Spec.ScaleToZero; s != nil {
-		d.field("Scales to zero", "what mounts "+claimsOf(s.Selector)+", for at most "+output.Duration(s.Timeout.Duration))
-	}
 	if p.Spec.Consistency == v1alpha1.ConsistencyFuzzy {
 		d.field("Consistency", string(p.Spec.Consistency)+" is enough")
 	}
@@ -198,7 +198,11 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 	}
 	for _, c := range p.Status.Copies {
 		if c.VerifiedAt != nil {
-			d.field("In vault", c.Vault+", verified "+d.when(c.VerifiedAt.Time))
+			text := c.Vault + ", verified " + d.when(c.VerifiedAt.Time)
+			if c.LockedUntil != nil {
+				text += ", locked until " + c.LockedUntil.UTC().Format(time.RFC3339)
+			}
+			d.field("In vault", text)
 			continue
 		}
 		lacks := fmt.Sprintf("%s, not yet: %s", c.Vault, c.State)
@@ -218,32 +222,6 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 		held[i] = []string{q.Pod, q.Container, heldFor(q), q.Message}
 	}
 	d.table("Held still", []string{"POD", "CONTAINER", "FOR", "MESSAGE"}, held)
-	if s := p.Status.ScaleToZero; s != nil {
-		scaled := make([][]string, len(s.Workloads))
-		for i, w := range s.Workloads {
-			scaled[i] = []string{w.Kind + "/" + w.Name, fmt.Sprint(w.Replicas), awayFor(w), w.Message}
-		}
-		d.table("Scaled to zero", []string{"WORKLOAD", "REPLICAS", "FOR", "MESSAGE"}, scaled)
-	}
-}
-
-// claimsOf says which of a policy's claims a selector chooses.
-func claimsOf(selector *metav1.LabelSelector) string {
-	if selector == nil {
-		return "a claim of the policy"
-	}
-	return "a claim with " + metav1.FormatLabelSelector(selector)
-}
-
-// awayFor is how long a workload was at zero, or how it stands.
-func awayFor(w v1alpha1.ScaledWorkload) string {
-	switch {
-	case w.ScaledAt != nil && w.ScaledBackAt != nil:
-		return w.ScaledBackAt.Sub(w.ScaledAt.Time).Round(time.Millisecond).String()
-	case w.ScaleBackDue:
-		return "still, or not known"
-	}
-	return "not"
 }
 
 // heldFor is how long a container was held still, or how it stands.

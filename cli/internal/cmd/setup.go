@@ -257,8 +257,9 @@ func (p *Program) ensureVault(ctx context.Context, c client.Client, name string,
 }
 
 func samePlace(a, b v1alpha1.VaultSpec) bool {
-	left, leftErr := vault.URL(a)
-	right, rightErr := vault.URL(b)
+	a.Immutability, b.Immutability = nil, nil
+	left, leftErr := mover.URL(a)
+	right, rightErr := mover.URL(b)
 	return leftErr == nil && rightErr == nil && left == right
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
 	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/mover"
 )
 
 func (p *Program) vaultCommand() *cobra.Command {
@@ -139,25 +140,27 @@ func (p *Program) vaultListCommand() *cobra.Command {
 }
 
 type vaultView struct {
-	Name    string       `json:"name"`
-	URL     string       `json:"url"`
-	ID      string       `json:"id,omitempty"`
-	Ready   string       `json:"ready"`
-	Reason  string       `json:"reason,omitempty"`
-	Message string       `json:"message,omitempty"`
-	Points  int32        `json:"points"`
-	Checked *metav1.Time `json:"checked,omitempty"`
+	Name    string `json:"name"`
+	URL     string `json:"url"`
+	ID      string `json:"id,omitempty"`
+	Ready   string `json:"ready"`
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	Points  int32  `json:"points"`
+	// Immutability is what the Vault asks of its store.
+	Immutability *v1alpha1.Immutability `json:"immutability,omitempty"`
+	Checked      *metav1.Time           `json:"checked,omitempty"`
 }
 
 func viewVault(v *v1alpha1.Vault) vaultView {
-	url, err := vault.URL(v.Spec)
+	url, err := mover.URL(v.Spec)
 	if err != nil {
 		url = "-"
 	}
 	c := ready(v)
 	return vaultView{
 		Name: v.Name, URL: url, ID: v.Status.ID, Ready: string(c.Status), Reason: c.Reason, Message: c.Message,
-		Points: v.Status.Points, Checked: v.Status.CheckedAt,
+		Points: v.Status.Points, Immutability: v.Spec.Immutability, Checked: v.Status.CheckedAt,
 	}
 }
 

@@ -158,6 +158,7 @@ func Checks() []Check {
 		{ID: "vaults", Group: GroupVaults, Title: "Every vault is open", Run: checkVaults},
 		{ID: "vault-keys", Group: GroupVaults, Title: "Every vault's key is there", Run: checkVaultKeys},
 		{ID: "vault-from-here", Group: GroupVaults, Title: "Every vault opens from here", Run: checkVaultsFromHere},
+		{ID: "vault-locks", Group: GroupVaults, Title: "Every vault locks what it is to lock", Run: checkVaultLocks},
 		{ID: "policies", Group: GroupProtection, Title: "Every policy protects, within its RPO", Run: checkPolicies},
 		{ID: "points", Group: GroupProtection, Title: "The newest points can be restored", Run: checkPoints},
 		{ID: "unprotected", Group: GroupProtection, Title: "Every claim is protected", Run: checkUnprotected},

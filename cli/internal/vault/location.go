@@ -5,40 +5,17 @@ import (
 	"net/url"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/store/backend"
 )
 
 // IsURL reports whether what --vault says is a URL and not the name of a Vault in a cluster.
 func IsURL(s string) bool { return strings.Contains(s, "://") }
 
-// URL is the store URL of a Vault.
-func URL(spec v1alpha1.VaultSpec) (string, error) {
-	switch {
-	case spec.Filesystem != nil:
-		return (&url.URL{Scheme: "file", Path: spec.Filesystem.Path}).String(), nil
-	case spec.S3 != nil:
-		u := url.URL{Scheme: "s3", Host: spec.S3.Bucket}
-		if spec.S3.Prefix != "" {
-			u.Path = "/" + spec.S3.Prefix
-		}
-		// Escapes that a query does not need would only make the endpoint hard to read.
-		readable := strings.NewReplacer("%3A", ":", "%2F", "/")
-		q := url.Values{}
-		if spec.S3.Endpoint != "" {
-			q.Set("endpoint", spec.S3.Endpoint)
-		}
-		if spec.S3.Region != "" {
-			q.Set("region", spec.S3.Region)
-		}
-		u.RawQuery = readable.Replace(q.Encode())
-		return u.String(), nil
-	default:
-		return "", fmt.Errorf("the Vault says neither s3 nor filesystem")
-	}
-}
-
-// Spec is the inverse of URL; the Secrets are the caller's.
+// Spec is the inverse of mover.URL; the Secrets are the caller's.
 func Spec(raw string) (v1alpha1.VaultSpec, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -68,6 +45,7 @@ func s3Spec(u *url.URL) (v1alpha1.VaultSpec, error) {
 	if u.Host == "" {
 		return v1alpha1.VaultSpec{}, badURL("has no bucket")
 	}
+	var immutability *v1alpha1.Immutability
 	s3 := &v1alpha1.S3Location{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
 	for name, values := range u.Query() {
 		if len(values) > 1 {
@@ -78,13 +56,22 @@ func s3Spec(u *url.URL) (v1alpha1.VaultSpec, error) {
 			s3.Region = values[0]
 		case "endpoint":
 			s3.Endpoint = values[0]
+		case "lock":
+			mode, retention, err := backend.ParseLock(values[0])
+			if err != nil {
+				return v1alpha1.VaultSpec{}, badURL("has a bad lock: " + err.Error())
+			}
+			immutability = &v1alpha1.Immutability{Mode: v1alpha1.LockGovernance, Retention: metav1.Duration{Duration: retention}}
+			if mode == "compliance" {
+				immutability.Mode = v1alpha1.LockCompliance
+			}
 		case "path-style":
 			return v1alpha1.VaultSpec{}, badURL("sets path-style, which a Vault object decides by its endpoint")
 		default:
 			return v1alpha1.VaultSpec{}, badURL(fmt.Sprintf("has the unknown parameter %q", name))
 		}
 	}
-	return v1alpha1.VaultSpec{S3: s3}, nil
+	return v1alpha1.VaultSpec{S3: s3, Immutability: immutability}, nil
 }
 
 func badURL(why string) error {

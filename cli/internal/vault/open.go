@@ -182,7 +182,7 @@ func Find(ctx context.Context, c client.Client, name string) (*v1alpha1.Vault, e
 
 // OpenNamed opens a Vault of the cluster with its Secrets.
 func OpenNamed(ctx context.Context, c client.Client, v *v1alpha1.Vault) (*Opened, error) {
-	rawURL, err := URL(v.Spec)
+	rawURL, err := mover.URL(v.Spec)
 	if err != nil {
 		return nil, fault.New(fault.Usage, "", "vault %q: %w", v.Name, err)
 	}

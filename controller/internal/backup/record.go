@@ -90,7 +90,14 @@ func (r *Reconciler) record(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl
 	if err := r.writeRecord(ctx, vault, name, p); err != nil {
 		return r.refuse(p, err)
 	}
-	p.Status.Copies = []v1alpha1.PointCopy{{Vault: name, State: v1alpha1.CopyVerified, VerifiedAt: &metav1.Time{Time: r.Clock.Now()}}}
+	copied := v1alpha1.PointCopy{Vault: name, State: v1alpha1.CopyVerified, VerifiedAt: &metav1.Time{Time: r.Clock.Now()}}
+	switch until, err := catalog.LockedUntil(ctx, vault, p.Status.ID); {
+	case err != nil:
+		return r.refuse(p, vaults.NewError(name, err))
+	case !until.IsZero():
+		copied.LockedUntil = &metav1.Time{Time: until}
+	}
+	p.Status.Copies = []v1alpha1.PointCopy{copied}
 	return r.progress(p, "recorded", atOnce)
 }
 
@@ -107,6 +114,9 @@ func (r *Reconciler) done(p *v1alpha1.RestorePoint) (ctrl.Result, error) {
 func (r *Reconciler) writeRecord(ctx context.Context, vault *volume.Vault, name string, p *v1alpha1.RestorePoint) error {
 	switch before, err := catalog.Get(ctx, vault, p.Status.ID); {
 	case err == nil && holds(before, p):
+		if err := catalog.Lock(ctx, vault, p.Status.ID); err != nil {
+			return vaults.NewError(name, err)
+		}
 		return nil
 	case err == nil:
 		return lacksForGood(v1alpha1.ReasonSaveFailed, "the vault holds another point under the id %s", p.Status.ID)

@@ -301,6 +301,9 @@ func (r *Reconciler) note(p *v1alpha1.RestorePoint, w *work) {
 	c.VerifiedAt = &metav1.Time{Time: r.Clock.Now()}
 	result, _ := w.mover.CopyResult()
 	c.Bytes = result.Bytes
+	if !result.LockedUntil.IsZero() {
+		c.LockedUntil = &metav1.Time{Time: result.LockedUntil}
+	}
 	r.Events.Eventf(p, corev1.EventTypeNormal, "Copied", "vault %q holds the point, too", c.Vault)
 }
 

@@ -64,6 +64,8 @@ type Reconciler struct {
 	Vaults *vaults.Opener
 	// OpenRepository is git.Open if nil.
 	OpenRepository func(url string, o git.Options) (Repository, error)
+
+	locks locks
 }
 
 // SetupWithManager registers the reconciler.
@@ -165,24 +167,42 @@ func (r *Reconciler) judge(ctx context.Context, p *v1alpha1.ProtectionPolicy) ([
 			s.facts, s.unknown = r.observe(ctx, p, name, s.vault, uses)
 		}
 		if s.unknown == nil {
-			s.unknown = s.decide(p, r.Clock.Now())
+			s.unknown = r.decide(ctx, p, s)
 		}
 	}
 	return steps, nil
 }
 
-// decide is the step that follows from the facts.
-func (s *step) decide(p *v1alpha1.ProtectionPolicy, now time.Time) error {
-	zone, err := time.LoadLocation(p.Spec.TimeZone)
-	if err != nil {
-		return fmt.Errorf("time zone %q is not one of the IANA database", p.Spec.TimeZone)
-	}
-	verdicts, err := rules.Decide(rules.Input{
-		Rules: rules.RulesOf(p.Spec.Retention), Points: s.facts.points, Tags: s.facts.tags, Now: now, Zone: zone,
-	})
+// decide takes the step that follows from the facts. The store is asked for its locks last, for it is only asked for points that would go.
+func (r *Reconciler) decide(ctx context.Context, p *v1alpha1.ProtectionPolicy, s *step) error {
+	now := r.Clock.Now()
+	verdicts, err := s.verdicts(p, now)
 	if err != nil {
 		return err
 	}
+	locked, err := r.observeLocks(ctx, s, verdicts)
+	if err == nil && locked {
+		verdicts, err = s.verdicts(p, now)
+	}
+	if err != nil {
+		return err
+	}
+	s.proceed(p, verdicts, now)
+	return nil
+}
+
+func (s *step) verdicts(p *v1alpha1.ProtectionPolicy, now time.Time) ([]rules.Verdict, error) {
+	zone, err := time.LoadLocation(p.Spec.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("time zone %q is not one of the IANA database", p.Spec.TimeZone)
+	}
+	return rules.Decide(rules.Input{
+		Rules: rules.RulesOf(p.Spec.Retention), Points: s.facts.points, Tags: s.facts.tags, Now: now, Zone: zone,
+	})
+}
+
+// proceed is the step from the marks that there are to the verdicts.
+func (s *step) proceed(p *v1alpha1.ProtectionPolicy, verdicts []rules.Verdict, now time.Time) {
 	for _, v := range verdicts {
 		if v.Keep {
 			s.kept++
@@ -193,7 +213,6 @@ func (s *step) decide(p *v1alpha1.ProtectionPolicy, now time.Time) error {
 	if refused := s.pass.Refused; refused != nil && approved(p, refused.Digest()) {
 		s.pass = rules.Next(verdicts, marks, limits, refused.Digest(), now)
 	}
-	return nil
 }
 
 // approved says whether somebody allowed exactly this set of points to go.

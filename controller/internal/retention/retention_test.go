@@ -133,13 +133,17 @@ func (w *world) take(policy string, n int) []string {
 	return ids
 }
 
-// step lets the controller take one step, and returns what it then says.
-func (w *world) step(name string) *v1alpha1.ProtectionPolicy {
-	w.t.Helper()
-	r := &retention.Reconciler{
+func (w *world) reconciler() *retention.Reconciler {
+	return &retention.Reconciler{
 		Client: w.c, Reader: w.c, Events: record.NewFakeRecorder(1000), Clock: w.clock, Vaults: w.opener,
 		OpenRepository: func(string, git.Options) (retention.Repository, error) { return w, nil },
 	}
+}
+
+// step lets a controller that was just started take one step, and returns what it then says.
+func (w *world) step(name string) *v1alpha1.ProtectionPolicy {
+	w.t.Helper()
+	r := w.reconciler()
 	key := client.ObjectKey{Namespace: namespace, Name: name}
 	_, err := r.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: key})
 	must(w.t, err)
@@ -222,6 +226,41 @@ func TestRetention(t *testing.T) {
 		w.clock.now = w.clock.now.AddDate(10, 0, 0)
 		w.days("plain", 2)
 		w.wantLeft("plain", ids, "0011")
+	})
+
+	t.Run("what the store locks stays, is not tried again and again, and goes when its time is over", func(t *testing.T) {
+		w.t = t
+		w.policy("locked", v1alpha1.Retention{Last: 1})
+		// The engine locks by the real time, of which the clock here is years ahead.
+		w.store.SetClock(w.clock.Now)
+		defer w.store.SetClock(time.Now)
+		w.store.SetRetention(20 * 365 * 24 * time.Hour)
+		ids := w.take("locked", 3)
+		until, err := catalog.LockedUntil(t.Context(), w.vault, ids[0])
+		must(t, err)
+		r := w.reconciler()
+		w.store.SetFaults(storetest.On(storetest.Locked, "documents/point/", storetest.Fault{Err: store.ErrUnavailable}))
+		_, err = r.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: "locked"}})
+		must(t, err)
+		w.store.SetFaults(nil)
+		for range 12 {
+			w.clock.now = w.clock.now.Add(6 * time.Hour)
+			_, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: "locked"}})
+			must(t, err)
+		}
+		w.wantLeft("locked", ids, "111")
+		if asked, tried := w.store.Count(storetest.Locked), w.store.Count(storetest.Delete); asked != 2 || tried != 0 {
+			t.Errorf("in 12 steps the store was asked for %d locks and %d deletions, want 2 and 0", asked, tried)
+		}
+		var p v1alpha1.ProtectionPolicy
+		must(t, w.c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "locked"}, &p))
+		if s := p.Status.Retention[0]; s.Kept != 3 || s.Leaving != 0 {
+			t.Errorf("%+v", s)
+		}
+		w.clock.now = until.Add(time.Minute)
+		w.days("locked", 3)
+		w.wantLeft("locked", ids, "001")
+		w.store.SetRetention(0)
 	})
 
 	t.Run("what somebody holds or a Restore needs stays", func(t *testing.T) {

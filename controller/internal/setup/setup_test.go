@@ -49,6 +49,14 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct{ name, manifest, message string }{
+		{"immutable filesystem", `{kind: Vault, metadata: {name: a}, spec: {filesystem: {path: /v}, keySecretRef: {name: key},
+			immutability: {mode: Compliance, retention: 720h}}}`, "a filesystem cannot lock files: immutability needs s3"},
+		{"immutable for a moment", `{kind: Vault, metadata: {name: a}, spec: {s3: {bucket: acme}, keySecretRef: {name: key},
+			immutability: {mode: Governance, retention: 10m}}}`, "retention is from 1h to 876000h (100 years)"},
+		{"immutable in days", `{kind: Vault, metadata: {name: a}, spec: {s3: {bucket: acme}, keySecretRef: {name: key},
+			immutability: {mode: Governance, retention: 30d}}}`, "retention"},
+		{"immutable by request", `{kind: Vault, metadata: {name: a}, spec: {s3: {bucket: acme}, keySecretRef: {name: key},
+			immutability: {mode: Maybe, retention: 24h}}}`, "Unsupported value"},
 		{"vault nowhere", `{kind: Vault, metadata: {name: a}, spec: {keySecretRef: {name: key}}}`, "a vault is in exactly one place"},
 		{"vault in two places", `{kind: Vault, metadata: {name: a}, spec: {s3: {bucket: acme}, filesystem: {path: /v}, keySecretRef: {name: key}}}`,
 			"a vault is in exactly one place"},
@@ -76,8 +84,6 @@ func TestRefusals(t *testing.T) {
 			"at least 1s and at most 5m"},
 		{"a hook without a pod", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: [v], quiesce: [{selector: {matchLabels: {a: b}}, pre: [a], post: [b], whenNoPod: Guess}]}}`,
 			"Unsupported value"},
-		{"away for long", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: [v], scaleToZero: {timeout: 1h}}}`, "at least 10s and at most 10m"},
-		{"away for no time", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: [v], scaleToZero: {timeout: 1s}}}`, "at least 10s and at most 10m"},
 		{"no vault", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: []}}`, "spec.vaults"},
 		{"point of no policy", `{kind: RestorePoint, metadata: {name: a}, spec: {}}`, "spec.policyRef: Required value"},
 		{"unknown trigger", `{kind: RestorePoint, metadata: {name: a}, spec: {policyRef: {name: p}, trigger: Whim}}`, "Unsupported value"},

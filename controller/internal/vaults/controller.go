@@ -80,11 +80,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Re
 	return r.conclude(v, r.check(looked, v))
 }
 
-// check opens the vault and counts its points.
+// check opens the vault, has it show that it locks what it is to lock, and counts its points.
 func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) error {
 	opened, err := r.Vaults.open(ctx, v)
 	if err != nil {
 		return err
+	}
+	if v.Spec.Immutability != nil {
+		if err := opened.CheckLocks(ctx); err != nil {
+			return NewError(v.Name, err)
+		}
 	}
 	points, err := catalog.Count(ctx, opened)
 	if err != nil {

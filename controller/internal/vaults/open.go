@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"filippo.io/age"
@@ -76,7 +75,11 @@ func (o *Opener) open(ctx context.Context, v *v1alpha1.Vault) (*volume.Vault, er
 	if openStore == nil {
 		openStore = backend.Open
 	}
-	s, err := openStore(ctx, URL(v), credentials)
+	url, err := urlOf(v)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStore(ctx, url, credentials)
 	if err != nil {
 		return nil, &Error{v.Name, v1alpha1.ReasonUnreachable, err}
 	}
@@ -91,6 +94,14 @@ func (o *Opener) open(ctx context.Context, v *v1alpha1.Vault) (*volume.Vault, er
 	return opened, nil
 }
 
+func urlOf(v *v1alpha1.Vault) (string, error) {
+	url, err := mover.URL(v.Spec)
+	if err != nil {
+		return "", &Error{v.Name, v1alpha1.ReasonInvalidSpec, err}
+	}
+	return url, nil
+}
+
 // reasonOf sorts the engine's errors. Whatever proves nothing counts as unreachable.
 func reasonOf(err error) string {
 	switch {
@@ -100,6 +111,8 @@ func reasonOf(err error) string {
 		return v1alpha1.ReasonWrongKey
 	case errors.Is(err, volume.ErrDamaged):
 		return v1alpha1.ReasonDamaged
+	case errors.Is(err, store.ErrCannotLock):
+		return v1alpha1.ReasonNotImmutable
 	}
 	return v1alpha1.ReasonUnreachable
 }
@@ -119,7 +132,11 @@ func (o *Opener) Access(ctx context.Context, name string) (mover.VaultAccess, er
 	if err != nil {
 		return mover.VaultAccess{}, err
 	}
-	access := mover.VaultAccess{URL: URL(v), KeySecret: v.Spec.KeySecretRef.Name}
+	url, err := urlOf(v)
+	if err != nil {
+		return mover.VaultAccess{}, err
+	}
+	access := mover.VaultAccess{URL: url, KeySecret: v.Spec.KeySecretRef.Name}
 	if v.Spec.S3 != nil && v.Spec.S3.CredentialsSecretRef != nil {
 		access.CredentialsSecret = v.Spec.S3.CredentialsSecretRef.Name
 	}
@@ -133,24 +150,6 @@ func (o *Opener) Access(ctx context.Context, name string) (mover.VaultAccess, er
 	mount.Name, source.Name = "vault", "vault"
 	access.Mounts, access.Volumes = []corev1.VolumeMount{mount}, []corev1.Volume{source}
 	return access, nil
-}
-
-// URL is the vault's place in the words of store/backend.
-func URL(v *v1alpha1.Vault) string {
-	if v.Spec.Filesystem != nil {
-		return (&url.URL{Scheme: "file", Path: v.Spec.Filesystem.Path}).String()
-	}
-	q := url.Values{}
-	for name, value := range map[string]string{"endpoint": v.Spec.S3.Endpoint, "region": v.Spec.S3.Region} {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
-	u := url.URL{Scheme: "s3", Host: v.Spec.S3.Bucket, RawQuery: q.Encode()}
-	if v.Spec.S3.Prefix != "" {
-		u.Path = "/" + v.Spec.S3.Prefix
-	}
-	return u.String()
 }
 
 func (o *Opener) vault(ctx context.Context, name string) (*v1alpha1.Vault, error) {

@@ -3,7 +3,6 @@ package vaults_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +28,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/backend"
 	"github.com/lockstep-dr/lockstep/pkg/store/mem"
+	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -77,10 +77,28 @@ func TestVault(t *testing.T) {
 	secret("credentials", map[string]string{"accessKeyID": "id", "secretAccessKey": "secret\n"})
 	secret("half", map[string]string{"accessKeyID": "id"})
 
+	// The same vault in stores that lock.
+	locked := func(faults storetest.Faults) store.Store {
+		s := storetest.NewMemory()
+		for info, err := range full.List(t.Context(), "") {
+			must(t, err)
+			data, err := full.Get(t.Context(), info.Name, 0, -1)
+			must(t, err)
+			must(t, s.Put(t.Context(), info.Name, data))
+		}
+		s.SetRetention(720 * time.Hour)
+		s.SetFaults(faults)
+		return s
+	}
+	lockingStore := locked(nil)
+	lostLock := locked(storetest.On(storetest.Locked, "config", storetest.Fault{Err: store.ErrCannotLock}))
+	silentLock := locked(storetest.On(storetest.Lock, "config", storetest.Fault{Err: store.ErrUnavailable}))
+
 	tests := []struct {
 		name        string
 		key         string
 		credentials string
+		immutable   bool
 		store       store.Store
 		err         error
 		status      metav1.ConditionStatus
@@ -101,11 +119,21 @@ func TestVault(t *testing.T) {
 		{name: "emptystore", key: "key", store: mem.New(), status: metav1.ConditionFalse, reason: v1alpha1.ReasonNotInitialised, message: "holds no vault"},
 		{name: "damaged", key: "key", store: broken, status: metav1.ConditionFalse, reason: v1alpha1.ReasonDamaged, message: "damaged"},
 		{name: "unreachable", key: "key", err: store.ErrUnavailable, status: metav1.ConditionUnknown, reason: v1alpha1.ReasonUnreachable, message: "unavailable"},
+		{name: "locking", key: "key", immutable: true, store: lockingStore, status: metav1.ConditionTrue, reason: v1alpha1.ReasonOpened},
+		{name: "nolock", key: "key", immutable: true, store: full, status: metav1.ConditionFalse, reason: v1alpha1.ReasonNotImmutable,
+			message: "only S3 with Object Lock can"},
+		{name: "bucketlost", key: "key", immutable: true, store: lostLock, status: metav1.ConditionFalse, reason: v1alpha1.ReasonNotImmutable,
+			message: "cannot lock objects"},
+		{name: "lockunknown", key: "key", immutable: true, store: silentLock, status: metav1.ConditionUnknown, reason: v1alpha1.ReasonUnreachable,
+			message: "unavailable"},
 		{name: "denied", key: "key", err: store.ErrDenied, status: metav1.ConditionUnknown, reason: v1alpha1.ReasonUnreachable, message: "denied"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			v := newObject(tt.name, tt.key, tt.credentials)
+			if tt.immutable {
+				v.Spec.Immutability = &v1alpha1.Immutability{Mode: v1alpha1.LockCompliance, Retention: metav1.Duration{Duration: 720 * time.Hour}}
+			}
 			must(t, c.Create(t.Context(), v))
 			o := &vaults.Opener{Reader: c, OpenStore: func(_ context.Context, _ string, got backend.Credentials) (store.Store, error) {
 				if want := tt.credentials == "credentials"; (got.SecretAccessKey == "secret") != want {
@@ -126,6 +154,11 @@ func TestVault(t *testing.T) {
 			}
 			if (v.Status.DownSince == nil) != (tt.status == metav1.ConditionTrue) {
 				t.Errorf("down since %v", v.Status.DownSince)
+			}
+			if tt.name == "locking" {
+				if until, err := lockingStore.(store.Locker).LockedUntil(t.Context(), "config"); err != nil || time.Until(until) < 719*time.Hour {
+					t.Errorf("the config is locked until %v, %v", until, err)
+				}
 			}
 			if tt.status == metav1.ConditionTrue && (v.Status.ID != opened.ID() || v.Status.Points != 1) {
 				t.Errorf("id %q with %d points, want %q with 1", v.Status.ID, v.Status.Points, opened.ID())
@@ -248,24 +281,6 @@ func testFilesystem(t *testing.T, c client.Client) {
 		var why *vaults.Error
 		if err := get(); !errors.As(err, &why) || why.Reason != v1alpha1.ReasonInvalidSpec {
 			t.Errorf("%s: got %v", what, err)
-		}
-	}
-}
-
-func TestURL(t *testing.T) {
-	for want, spec := range map[string]v1alpha1.VaultSpec{
-		"s3://b": {S3: &v1alpha1.S3Location{Bucket: "b"}},
-		"s3://b/p/q?endpoint=http%3A%2F%2Fh%3A1&region=r": {S3: &v1alpha1.S3Location{Bucket: "b", Prefix: "p/q", Region: "r", Endpoint: "http://h:1"}},
-		"file:///a%20b": {Filesystem: &v1alpha1.FilesystemLocation{Path: "/a b"}},
-	} {
-		got := vaults.URL(&v1alpha1.Vault{Spec: spec})
-		if got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-		if strings.HasPrefix(got, "s3") {
-			if _, err := backend.Open(t.Context(), got, backend.Credentials{AccessKeyID: "a", SecretAccessKey: "b"}); err != nil {
-				t.Error(fmt.Errorf("the store does not read it: %w", err))
-			}
 		}
 	}
 }

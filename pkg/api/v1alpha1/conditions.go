@@ -51,6 +51,9 @@ const (
 	ReasonNotInitialised = "NotInitialised"
 	// ReasonUnreachable: the store does not answer, or refuses; what it holds is unknown.
 	ReasonUnreachable = "Unreachable"
+	// ReasonNotImmutable: spec.immutability asks for what the store cannot do, or the credentials may not; the message says how to
+	// mend it.
+	ReasonNotImmutable = "NotImmutable"
 	// ReasonVaultReplaced: another vault stands where this one stood.
 	ReasonVaultReplaced = "VaultReplaced"
 	// ReasonDamaged: the vault was altered or is incomplete.
@@ -125,10 +128,6 @@ const (
 	ReasonQuiesceFailed = "QuiesceFailed"
 	// ReasonUnquiesceFailed: a post hook failed: the application may still be held. It is tried again until it succeeds.
 	ReasonUnquiesceFailed = "UnquiesceFailed"
-	// ReasonScaleDownFailed: the workloads were not all away, as the policy wants it, until the snapshots were taken.
-	ReasonScaleDownFailed = "ScaleDownFailed"
-	// ReasonScaleUpFailed: a workload that was scaled to zero did not get its replicas back. It is tried again until it does.
-	ReasonScaleUpFailed = "ScaleUpFailed"
 	// ReasonSnapshotFailed: the storage could not make a snapshot.
 	ReasonSnapshotFailed = "SnapshotFailed"
 	// ReasonSaveFailed: a mover could not save a volume; the message names the files.

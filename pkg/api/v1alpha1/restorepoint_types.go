@@ -94,9 +94,6 @@ type RestorePointStatus struct {
 	// +optional
 	// +listType=atomic
 	Quiesce []Quiesced `json:"quiesce,omitempty"`
-	// ScaleToZero is what is away while the snapshots are taken, fixed when the work began.
-	// +optional
-	ScaleToZero *Scaling `json:"scaleToZero,omitempty"`
 	// Residual counts what was captured beside the volumes.
 	// +optional
 	Residual *ResidualSummary `json:"residual,omitempty"`
@@ -127,7 +124,7 @@ type Consistency string
 
 const (
 	// ConsistencyApplication says that every pod with the volume was held still by its own application's means while the data's moment was
-	// fixed, or that there was none.
+	// fixed.
 	ConsistencyApplication Consistency = "Application"
 	// ConsistencyCrash says that the volume is as a power cut would have left it.
 	ConsistencyCrash Consistency = "Crash"
@@ -161,9 +158,6 @@ type VolumeCapture struct {
 	// Source is what the volume is read from.
 	// +optional
 	Source CaptureSource `json:"source,omitempty"`
-	// ScaleToZero says that what mounts the volume is scaled to zero until its moment is fixed.
-	// +optional
-	ScaleToZero bool `json:"scaleToZero,omitempty"`
 	// Consistency is known once the moment of the data is fixed.
 	// +optional
 	Consistency Consistency `json:"consistency,omitempty"`
@@ -247,6 +241,10 @@ type PointCopy struct {
 	// the point.
 	// +optional
 	VerifiedAt *metav1.Time `json:"verifiedAt,omitempty"`
+	// LockedUntil is until when the vault's store refuses, to whoever asks, to delete anything that the point needs there. It is absent
+	// where nothing is locked.
+	// +optional
+	LockedUntil *metav1.Time `json:"lockedUntil,omitempty"`
 }
 
 // RestorePoint is the data of one application at one moment, with its revision. The record in the vault is the truth;

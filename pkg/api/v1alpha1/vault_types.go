@@ -6,6 +6,7 @@ import (
 
 // VaultSpec says where data goes and which key opens it.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.immutability) || has(self.s3)",message="a filesystem cannot lock files: immutability needs s3"
 // +kubebuilder:validation:XValidation:rule="has(self.s3) != has(self.filesystem)",message="a vault is in exactly one place: set either s3 or filesystem"
 type VaultSpec struct {
 	// S3 is a bucket of an S3-compatible object store.
@@ -20,6 +21,11 @@ type VaultSpec struct {
 	// `lockstep vault init` writes it. There is no default key.
 	KeySecretRef SecretReference `json:"keySecretRef"`
 
+	// Immutability has the store refuse, to whoever asks, to delete what a point needs until its time is over. The bucket must have
+	// Object Lock; a vault whose store cannot do it is not Ready.
+	// +optional
+	Immutability *Immutability `json:"immutability,omitempty"`
+
 	// PruneSchedule is a cron line of five fields, in UTC, that says when what no point needs any more is deleted, once a day by
 	// default.
 	// +optional
@@ -30,6 +36,28 @@ type VaultSpec struct {
 	// +optional
 	SuspendPrune bool `json:"suspendPrune,omitempty"`
 }
+
+// Immutability is how strictly, and for how long, the store keeps what a point needs.
+type Immutability struct {
+	// Mode is Governance, where accounts with the permission s3:BypassGovernanceRetention can still delete, which Lockstep never does,
+	// or Compliance, where nobody can, the account's owner included, until the time is over. Compliance cannot be undone.
+	Mode LockMode `json:"mode"`
+
+	// Retention is for how long each point is locked from the moment it is recorded, as 720h. What later points reuse is locked anew.
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h') && duration(self) <= duration('876000h')",message="retention is from 1h to 876000h (100 years)"
+	Retention metav1.Duration `json:"retention"`
+}
+
+// LockMode says who can end a lock early.
+//
+// +kubebuilder:validation:Enum=Governance;Compliance
+type LockMode string
+
+// The modes of S3 Object Lock.
+const (
+	LockGovernance LockMode = "Governance"
+	LockCompliance LockMode = "Compliance"
+)
 
 // S3Location is a prefix in a bucket.
 type S3Location struct {
