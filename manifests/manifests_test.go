@@ -31,8 +31,8 @@ func TestObjects(t *testing.T) {
 		}
 	}
 	for kind, want := range map[string]int{
-		"Namespace": 1, "CustomResourceDefinition": 4, "ServiceAccount": 2, "ClusterRole": 2, "Role": 1,
-		"ClusterRoleBinding": 3, "RoleBinding": 1, "Deployment": 1,
+		"Namespace": 1, "CustomResourceDefinition": 4, "ServiceAccount": 2, "ClusterRole": 3, "Role": 1,
+		"ClusterRoleBinding": 4, "RoleBinding": 1, "Deployment": 1,
 		"ValidatingAdmissionPolicy": 2, "ValidatingAdmissionPolicyBinding": 2,
 	} {
 		if kinds[kind] != want {

@@ -39,8 +39,12 @@ type Origin struct {
 
 // Owner deploys objects.
 type Owner struct {
-	// ID names it in one State and from one commit to the next: "Kustomization flux-system/shop", "Directory deploy/shop".
-	ID        string
+	// ID names it in one State and from one commit to the next: "Kustomization flux-system/shop", "Directory deploy/shop", and in a
+	// repository of several clusters "Kustomization flux-system/shop (clusters/prod)".
+	ID string
+	// Cluster tells apart where its objects go: the path that a cluster's own Kustomization deploys, and for what goes from there to
+	// another cluster what names that; empty if the repository does not say.
+	Cluster   string
 	Kind      OwnerKind
 	Namespace string
 	Name      string
@@ -58,6 +62,8 @@ type Owner struct {
 	Suspended bool
 	// DependsOn are the IDs of owners that must be ready before.
 	DependsOn []string
+	// Skipped says that its objects are not among the Objects as nobody wanted them: another commit deploys the same.
+	Skipped bool
 	// Hash is equal in two commits only if the owner deploys the same objects in both; empty if that is not known.
 	Hash string
 	Origin
@@ -70,6 +76,8 @@ type Object struct {
 	*unstructured.Unstructured
 	// Owner is an ID.
 	Owner string
+	// Unknown are variables whose values are not in the repository: the object has ${NAME} in their places.
+	Unknown []string
 	// Origin is where it is written; for an object out of a chart, its template.
 	Origin
 }

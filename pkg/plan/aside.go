@@ -89,15 +89,15 @@ func (b *builder) stops() error {
 	refusef := func(format string, args ...any) { refused[fmt.Sprintf(format, args...)] = true }
 	for _, c := range b.in.Facts.Consumers {
 		claim := b.replaced(c)
-		if claim == nil || !c.active() {
+		if claim == nil || !c.Active() {
 			continue
 		}
-		root := b.root(c)
+		root := c.Root(b.in.Facts.Consumers)
 		switch kind := root.GroupKind(); {
 		case root.By != object.Key{}:
 			refusef("%s mounts claim %s and is made by %s, which would start it again; stop that first", c.Key, claim, root.By)
 		case kind == deployment || kind == statefulSet || kind == cronJob:
-			if root.active() {
+			if root.Active() {
 				stops[root.Key] = Stop{Key: root.Key, Replicas: root.Replicas, Autoscaler: root.Autoscaler, Stays: !b.hasWorkload(root.Key)}
 			}
 		case kind == job:
@@ -126,19 +126,19 @@ func (b *builder) hasWorkload(key object.Key) bool {
 	return slices.ContainsFunc(b.plan.Workloads, func(l Workload) bool { return l.Key == key })
 }
 
-// root follows a consumer to the one that all of its pods come from, as far as they are known.
-func (b *builder) root(c Consumer) Consumer {
+// Root follows a consumer to the one of all that its pods come from, as far as they are known.
+func (c Consumer) Root(all []Consumer) Consumer {
 	for {
-		i := slices.IndexFunc(b.in.Facts.Consumers, func(other Consumer) bool { return other.Key == c.By })
+		i := slices.IndexFunc(all, func(other Consumer) bool { return other.Key == c.By })
 		if i < 0 {
 			return c
 		}
-		c = b.in.Facts.Consumers[i]
+		c = all[i]
 	}
 }
 
-// active says that a consumer has pods, or may make some.
-func (c Consumer) active() bool {
+// Active says that a consumer has pods, or may make some.
+func (c Consumer) Active() bool {
 	switch c.GroupKind() {
 	case deployment, statefulSet, replicaSet:
 		return c.Replicas > 0

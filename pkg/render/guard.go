@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
 
 // guardedFS is what kustomize reads from. Everything that kustomize follows it has read here before, so this is the place
@@ -31,21 +33,46 @@ type guardedFS struct {
 	check func([]byte) error
 	// refused is the first refusal.
 	refused error
+	// over says that the time is over.
+	over   func() error
+	bounds bounds
+	// alone says that no other build runs.
+	alone bool
+	// origins are those of the objects that were built, in their order; nil if nobody wants to know.
+	origins []origin
+	// unknown are variables without a value, by the index of the object that has them.
+	unknown map[int][]string
+	// annotated says that the kustomization itself asks for them in the objects.
+	annotated bool
+	// contents are the files that were read, if origins are wanted; documents are where those in them begin.
+	contents  map[string][]byte
+	documents map[string][]document
+	// lenient is told what leads elsewhere and is left out; nil refuses it.
+	lenient func(gap desired.Gap)
 }
+
+// errSchemas asks for a build alone.
+var errSchemas = errors.New("brings schemas of its own")
 
 // ReadFile reads a file after having checked it, where it can lead elsewhere.
 func (fs *guardedFS) ReadFile(file string) ([]byte, error) {
 	if file == fs.generated {
 		return fs.content, nil
 	}
-	data, err := fs.FileSystem.ReadFile(file)
+	data, err := fs.read(file)
 	switch {
+	case errors.As(err, new(*BoundError)), err != nil && fs.over() != nil:
 	case err != nil:
 		if outside := fs.outside(err); outside != nil && fs.refused == nil {
 			fs.refused = &Error{File: fs.name(file), Err: outside}
 		}
 		return nil, err
 	case slices.Contains(konfig.RecognizedKustomizationFileNames(), filepath.Base(file)):
+		if fs.lenient != nil {
+			if data, err = fs.withoutRemote(file, data); err != nil {
+				break
+			}
+		}
 		err = fs.checkKustomization(file, data)
 	case fs.plugins[file]:
 		err = checkPlugin(data)
@@ -68,6 +95,9 @@ func (fs *guardedFS) checkKustomization(file string, data []byte) error {
 		return err
 	}
 	k.FixKustomization()
+	if len(k.OpenAPI) > 0 && !fs.alone {
+		return errSchemas
+	}
 	if len(k.HelmCharts)+len(k.HelmChartInflationGenerator) > 0 || k.HelmGlobals != nil {
 		return fmt.Errorf("inflating Helm charts in a kustomization %w", ErrUnsupported)
 	}

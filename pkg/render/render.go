@@ -45,8 +45,9 @@ func (e *Error) Error() string { return e.File + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// oneAtATime: kustomize keeps the schemas of all kinds in variables of its own, that a build may change.
-var oneAtATime sync.Mutex
+// schemas guards the variables in which kustomize keeps the schemas of all kinds: builds share them, but one that brings schemas of its
+// own has them to itself.
+var schemas sync.RWMutex
 
 // Render builds the objects of the directory path inside root, a materialised commit, in a deterministic order.
 // Objects of built-in namespaced kinds, and of kinds defined among the objects, that name no namespace get "default".
@@ -57,82 +58,154 @@ func Render(ctx context.Context, root, path string) ([]*unstructured.Unstructure
 
 // Build builds a directory as Render does, and makes of it what an engine makes of it.
 func Build(ctx context.Context, root string, as As) ([]*unstructured.Unstructured, error) {
-	if err := ctx.Err(); err != nil {
+	fs, dir, err := open(ctx, root, as.Path)
+	if err != nil {
 		return nil, err
 	}
-	fs, dir, err := open(root, as.Path)
-	if err != nil {
-		return nil, &Error{File: as.Path, Err: err}
-	}
 	fs.check = as.Check
-	oneAtATime.Lock()
-	defer oneAtATime.Unlock()
-	if err := fs.generate(dir, as); err != nil {
-		return nil, &Error{File: as.Path, Err: fs.relative(err)}
-	}
-	built, err := fs.build(dir)
-	if fs.refused != nil {
-		return nil, fs.refused // kustomize hides why it could not read a file
-	}
+	built, err := fs.make(ctx, dir, as)
 	if err != nil {
-		return nil, &Error{File: as.Path, Err: fs.relative(err)}
-	}
-	if err := as.substitute(ctx, built); err != nil {
-		return nil, &Error{File: as.Path, Err: err}
+		return nil, err
 	}
 	objects, err := convert(built)
+	if err == nil && len(objects) == 0 {
+		err = ErrEmpty
+	}
+	if err == nil {
+		err = as.label(objects)
+	}
 	if err != nil {
-		return nil, &Error{File: as.Path, Err: err}
-	}
-	if len(objects) == 0 {
-		return nil, &Error{File: as.Path, Err: ErrEmpty}
-	}
-	if err := as.label(objects); err != nil {
 		return nil, &Error{File: as.Path, Err: err}
 	}
 	setNamespaces(objects, cmp.Or(as.Namespace, defaultNamespace))
 	return objects, ctx.Err()
 }
 
-// open confines the build to root and finds the directory in it.
-func open(root, path string) (*guardedFS, string, error) {
+// make generates, builds and substitutes. Errors are of type Error, save that of a context which is over.
+func (fs *guardedFS) make(ctx context.Context, dir string, as As) (resmap.ResMap, error) {
+	err := fs.generate(dir, as)
+	var built resmap.ResMap
+	if err == nil {
+		built, err = fs.buildAnyhow(dir)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case fs.refused != nil:
+		return nil, fs.refused // kustomize hides why it could not read a file
+	case err != nil:
+		return nil, &Error{File: as.Path, Err: fs.relative(err)}
+	}
+	if fs.origins != nil {
+		if err := fs.takeOrigins(dir, built); err != nil {
+			return nil, &Error{File: as.Path, Err: err}
+		}
+	}
+	if err := as.substitute(ctx, built, fs.leave); err != nil {
+		return nil, &Error{File: as.Path, Err: err}
+	}
+	return built, nil
+}
+
+func (fs *guardedFS) leave(i int, unknown []string) {
+	if fs.unknown == nil {
+		fs.unknown = map[int][]string{}
+	}
+	fs.unknown[i] = unknown
+}
+
+// buildAnyhow builds beside others, and alone if a kustomization with schemas of its own is met.
+func (fs *guardedFS) buildAnyhow(dir string) (resmap.ResMap, error) {
+	schemas.RLock()
+	built, err := fs.build(dir)
+	schemas.RUnlock()
+	if !errors.Is(fs.refused, errSchemas) {
+		return built, err
+	}
+	schemas.Lock()
+	defer schemas.Unlock()
+	fs.refused, fs.alone = nil, true
+	defer func() {
+		if openapi.GetSchemaVersion() != kubernetesapi.DefaultOpenAPI {
+			openapi.ResetOpenAPI()
+			openapi.Schema()
+		}
+	}()
+	return fs.build(dir)
+}
+
+// open confines the build to root and finds the directory in it. Errors are of type Error, save that of a context which is over.
+func open(ctx context.Context, root, path string) (*guardedFS, string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	fs, err := guard(ctx.Err, root)
+	if err != nil {
+		return nil, "", &Error{File: path, Err: err}
+	}
+	dir, err := fs.directory(path)
+	if err != nil {
+		return nil, "", &Error{File: path, Err: err}
+	}
+	return fs, dir, nil
+}
+
+func guard(over func() error, root string) (*guardedFS, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	if root, err = filepath.EvalSymlinks(root); err != nil {
-		return nil, "", err
-	}
-	if !filepath.IsLocal(filepath.FromSlash(path)) {
-		return nil, "", fmt.Errorf("the path %w", ErrRemote)
+		return nil, err
 	}
 	secure, err := securefs.MakeFsOnDiskSecure(root)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	fs := &guardedFS{FileSystem: secure, root: root, plugins: map[string]bool{}}
-	dir, file, err := secure.CleanedAbs(filepath.Join(root, filepath.FromSlash(path)))
+	return &guardedFS{FileSystem: secure, over: over, root: root, plugins: map[string]bool{}, bounds: defaultBounds}, nil
+}
+
+// directory is the absolute path of a directory of the repository.
+func (fs *guardedFS) directory(path string) (string, error) {
+	if !filepath.IsLocal(filepath.FromSlash(path)) {
+		return "", fmt.Errorf("the path %w", ErrRemote)
+	}
+	dir, file, err := fs.CleanedAbs(filepath.Join(fs.root, filepath.FromSlash(path)))
 	switch {
 	case err != nil:
-		return nil, "", fs.relative(err)
+		return "", fs.relative(err)
 	case file != "":
-		return nil, "", errors.New("is a file, not a directory")
+		return "", errors.New("is a file, not a directory")
 	}
-	return fs, dir.String(), nil
+	return dir.String(), nil
 }
 
 // generate adds a kustomization of all manifests in dir if it has none, and to the one there is what an engine's own adds. Files that
 // Flux leaves out of its artifacts, and those that a .sourceignore in dir names, are no manifests.
 func (fs *guardedFS) generate(dir string, as As) error {
+	if as.resources != nil {
+		var err error
+		fs.generated = filepath.Join(dir, konfig.DefaultKustomizationFileName())
+		fs.content, err = kustomizationOf(as.resources)
+		return err
+	}
 	there := slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool { return fs.Exists(filepath.Join(dir, name)) })
-	if there && as.Kustomization == nil {
+	if there && as.Kustomization == nil && fs.origins == nil {
 		return nil
+	}
+	if !there {
+		if err := fs.boundAll(dir, as.Flat); err != nil {
+			return err
+		}
 	}
 	var engine unstructured.Unstructured
 	if as.Kustomization != nil {
 		engine = *as.Kustomization
 	}
 	generator := kustomize.NewGenerator(fs.root, engine)
+	if there && as.Kustomization == nil {
+		return fs.wantOrigins(dir)
+	}
 	if !there {
 		ignore := []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}
 		if as.Flat {
@@ -143,6 +216,16 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	data, file, _, err := generator.GenerateManifest(dir)
 	if err != nil {
 		return err
+	}
+	if fs.lenient != nil {
+		if data, err = fs.withoutRemote(file, data); err != nil {
+			return err
+		}
+	}
+	if fs.origins != nil {
+		if data, err = fs.withOrigins(data); err != nil {
+			return err
+		}
 	}
 	fs.generated, fs.content = file, data
 	return fs.checkKustomization(file, data)
@@ -155,9 +238,6 @@ func (fs *guardedFS) build(dir string) (built resmap.ResMap, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("kustomize cannot build it: %v", r)
-		}
-		if openapi.GetSchemaVersion() != kubernetesapi.DefaultOpenAPI {
-			openapi.ResetOpenAPI()
 		}
 	}()
 	options := &krusty.Options{LoadRestrictions: types.LoadRestrictionsNone, PluginConfig: types.DisabledPluginConfig()}

@@ -35,7 +35,8 @@ func setNamespaces(objects []*unstructured.Unstructured, namespace string) {
 func isNamespaced(gk schema.GroupKind) bool {
 	var kinds []string
 	switch gk.Group {
-	case "apps", "batch", "autoscaling", "policy", "extensions", "coordination.k8s.io", "discovery.k8s.io", "events.k8s.io":
+	case "apps", "batch", "autoscaling", "policy", "extensions", "coordination.k8s.io", "discovery.k8s.io", "events.k8s.io",
+		fluxKustomize, fluxHelm, fluxSource, argo:
 		return true
 	case "":
 		kinds = []string{

@@ -59,11 +59,7 @@ func (v *Vault) condemnedObjects(ctx context.Context) ([]condemnedObject, error)
 // condemn writes an object that names packs, and returns its name.
 func (v *Vault) condemn(ctx context.Context, packs []packID) (string, error) {
 	name := condemnedPrefix + randomName()
-	put := v.store.Put
-	if l := v.locker(); l != nil {
-		put = l.PutUnlocked
-	}
-	if err := put(ctx, name, v.keys.sealObject(typeCondemned, name, encodeCondemned(packs))); err != nil {
+	if err := v.putBy(ctx, v.unlockedPut(), name, v.keys.sealObject(typeCondemned, name, encodeCondemned(packs))); err != nil {
 		return "", fmt.Errorf("condemning packs: %w", err)
 	}
 	return name, nil

@@ -45,7 +45,7 @@ func (v *Vault) PutDocument(ctx context.Context, kind, name string, data []byte)
 }
 
 // putDocument adds a document and returns where it stands.
-func (v *Vault) putDocument(ctx context.Context, kind, name string, data []byte, put func(context.Context, string, []byte) error) (string, error) {
+func (v *Vault) putDocument(ctx context.Context, kind, name string, data []byte, put putFunc) (string, error) {
 	object, err := v.documentObject(kind, name)
 	if err != nil {
 		return "", err

@@ -503,6 +503,48 @@ func TestLostWrites(t *testing.T) {
 	}
 }
 
+// A store that does a request twice and refuses the second time has done what was asked. One that has other bytes there has not.
+func TestWritesDoneTwice(t *testing.T) {
+	for _, prefix := range []string{"packs/", "index/", "snapshots/", "condemned/"} {
+		for _, same := range []bool{true, false} {
+			s := storetest.NewMemory()
+			v := newVault(t, s)
+			twice := 0
+			s.SetFaults(func(c storetest.Call) storetest.Fault {
+				if c.Op == storetest.Put && strings.HasPrefix(c.Name, prefix) && twice == 0 {
+					twice++
+					data := slices.Clone(c.Data)
+					if !same {
+						data[len(data)-1]++
+					}
+					if err := s.Put(t.Context(), c.Name, data); err != nil {
+						t.Error(err)
+					}
+				}
+				return storetest.Fault{}
+			})
+			snapshot, err := v.Save(t.Context(), smallTree(t), volume.SaveOptions{})
+			if err == nil {
+				_, err = v.Load(t.Context(), snapshot.ID, filepath.Join(openDir(t), "x"), volume.LoadOptions{Verify: volume.VerifyReadback})
+			}
+			if err == nil {
+				err = v.Forget(t.Context(), snapshot.ID)
+			}
+			if err == nil {
+				_, err = v.Prune(t.Context(), volume.PruneOptions{})
+			}
+			switch {
+			case twice != 1:
+				t.Errorf("%s: %d writes were done twice", prefix, twice)
+			case !same:
+				wantErr(t, prefix+" with other bytes", err, store.ErrExists)
+			case err != nil:
+				t.Errorf("%s: %v", prefix, err)
+			}
+		}
+	}
+}
+
 // A cancelled save or load ends at once, whatever the store is doing.
 func TestCancel(t *testing.T) {
 	s := storetest.NewMemory()

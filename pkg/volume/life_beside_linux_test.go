@@ -253,8 +253,7 @@ func (s *soak) goesOn() bool {
 
 // stores says that an error is only that the store failed, which it may, and counts it.
 func (s *soak) stores(err error) bool {
-	// A pack that arrives late, after it was tried again, may end a save: that loses nothing.
-	if !s.faulty || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrExists) {
+	if !s.faulty || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
 	s.failed.Add(1)

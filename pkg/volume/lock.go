@@ -165,12 +165,16 @@ func (v *Vault) recordLocked(ctx context.Context, id string) error {
 
 // PutUnlockedDocument is PutDocument for a document that is deleted before long: a store that locks does not lock it.
 func (v *Vault) PutUnlockedDocument(ctx context.Context, kind, name string, data []byte) error {
-	put := v.store.Put
-	if l := v.locker(); l != nil {
-		put = l.PutUnlocked
-	}
-	_, err := v.putDocument(ctx, kind, name, data, put)
+	_, err := v.putDocument(ctx, kind, name, data, v.unlockedPut())
 	return err
+}
+
+// unlockedPut is the store's Put without a lock.
+func (v *Vault) unlockedPut() putFunc {
+	if l := v.locker(); l != nil {
+		return l.PutUnlocked
+	}
+	return v.store.Put
 }
 
 // LockDocument has a document locked from now on for just the store's retention, unless it is locked already. It does nothing if the store

@@ -195,5 +195,5 @@ func (v *Vault) putRecord(ctx context.Context, r *record) error {
 		return err
 	}
 	name := snapshotPrefix + r.ID
-	return v.store.Put(ctx, name, v.keys.sealObject(typeSnapshot, name, plaintext))
+	return v.put(ctx, name, v.keys.sealObject(typeSnapshot, name, plaintext))
 }

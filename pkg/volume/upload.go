@@ -89,7 +89,7 @@ func (u *uploader) send(ctx context.Context, p *pack) error {
 }
 
 func (u *uploader) put(ctx context.Context, name string, data []byte) error {
-	if err := u.vault.store.Put(ctx, name, data); err != nil {
+	if err := u.vault.put(ctx, name, data); err != nil {
 		return err
 	}
 	u.progress.stored.Add(int64(len(data)))

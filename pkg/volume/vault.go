@@ -243,6 +243,30 @@ func (v *Vault) sameConfig(ctx context.Context) error {
 	return err
 }
 
+// put writes an object whose name nobody else has. Where the name is taken, the store did the request twice, the first one unheard: the same
+// bytes are there, which are read back. Any others give store.ErrExists.
+func (v *Vault) put(ctx context.Context, name string, data []byte) error {
+	return v.putBy(ctx, v.store.Put, name, data)
+}
+
+// putFunc is a Put of a store.
+type putFunc func(ctx context.Context, name string, data []byte) error
+
+func (v *Vault) putBy(ctx context.Context, put putFunc, name string, data []byte) error {
+	err := put(ctx, name, data)
+	if !errors.Is(err, store.ErrExists) {
+		return err
+	}
+	there, getErr := v.store.Get(ctx, name, 0, -1)
+	if getErr != nil {
+		return fmt.Errorf("%w; reading what is there: %w", err, getErr)
+	}
+	if !bytes.Equal(there, data) {
+		return err
+	}
+	return nil
+}
+
 func randomName() string {
 	b := make([]byte, 16)
 	rand.Read(b)

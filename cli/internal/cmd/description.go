@@ -145,6 +145,9 @@ func (d *description) policy(p *v1alpha1.ProtectionPolicy) {
 	d.field("Running", strings.TrimSpace(p.Annotations[v1alpha1.AnnotationRevision]))
 	d.field("Repository", p.Annotations[v1alpha1.AnnotationRepository])
 	d.field("Path", p.Annotations[v1alpha1.AnnotationPath])
+	if s := p.Spec.ScaleToZero; s != nil {
+		d.field("Scales to zero", "what mounts "+claimsOf(s.Selector)+", for at most "+output.Duration(s.Timeout.Duration))
+	}
 	if p.Spec.Consistency == v1alpha1.ConsistencyFuzzy {
 		d.field("Consistency", string(p.Spec.Consistency)+" is enough")
 	}
@@ -222,6 +225,32 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 		held[i] = []string{q.Pod, q.Container, heldFor(q), q.Message}
 	}
 	d.table("Held still", []string{"POD", "CONTAINER", "FOR", "MESSAGE"}, held)
+	if s := p.Status.ScaleToZero; s != nil {
+		scaled := make([][]string, len(s.Workloads))
+		for i, w := range s.Workloads {
+			scaled[i] = []string{w.Kind + "/" + w.Name, fmt.Sprint(w.Replicas), awayFor(w), w.Message}
+		}
+		d.table("Scaled to zero", []string{"WORKLOAD", "REPLICAS", "FOR", "MESSAGE"}, scaled)
+	}
+}
+
+// claimsOf says which of a policy's claims a selector chooses.
+func claimsOf(selector *metav1.LabelSelector) string {
+	if selector == nil {
+		return "a claim of the policy"
+	}
+	return "a claim with " + metav1.FormatLabelSelector(selector)
+}
+
+// awayFor is how long a workload was at zero, or how it stands.
+func awayFor(w v1alpha1.ScaledWorkload) string {
+	switch {
+	case w.ScaledAt != nil && w.ScaledBackAt != nil:
+		return w.ScaledBackAt.Sub(w.ScaledAt.Time).Round(time.Millisecond).String()
+	case w.ScaleBackDue:
+		return "still, or not known"
+	}
+	return "not"
 }
 
 // heldFor is how long a container was held still, or how it stands.

@@ -276,6 +276,10 @@ func TestRestorePoint(t *testing.T) {
 		"a hook that cannot be relied on":        testHookRefuses,
 		"deleted while it is held still":         testHeldAndDeleted,
 		"a hook without a pod, as is meant":      testNobodyToHold,
+		"scaled to zero":                         testAway,
+		"scaled to zero and killed":              testAwayAndKilled,
+		"scaled to zero and disturbed":           testAwayAndDisturbed,
+		"what cannot be scaled to zero":          testAwayRefuses,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.t, w.cluster.t = t, t

@@ -60,7 +60,8 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 	p.Status.Revision = &f.revision
 	p.Status.StartedAt = &metav1.Time{Time: r.Clock.Now()}
 	p.Status.Volumes = f.volumes
-	p.Status.Quiesce = f.quiesce // before the first pre hook runs
+	p.Status.Quiesce = f.quiesce     // before the first pre hook runs
+	p.Status.ScaleToZero = f.scaling // before anything is scaled
 	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
 	return r.progress(p, "taking snapshots", atOnce)
 }
@@ -100,6 +101,7 @@ type foundation struct {
 	revision v1alpha1.Revision
 	volumes  []v1alpha1.VolumeCapture
 	quiesce  []v1alpha1.Quiesced
+	scaling  *v1alpha1.Scaling
 }
 
 // prepare finds out everything that a point needs to begin.
@@ -130,7 +132,10 @@ func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (f f
 	if _, err := r.Vaults.Access(ctx, pol.Spec.Vaults[0]); err != nil {
 		return f, err
 	}
-	f.quiesce, err = r.quiesceTargets(ctx, pol)
+	if f.quiesce, err = r.quiesceTargets(ctx, pol); err != nil {
+		return f, err
+	}
+	f.scaling, err = r.scaleTargets(ctx, pol, claims, f)
 	return f, err
 }
 

@@ -21,6 +21,7 @@ func (r *Reconciler) clean(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 		return ctrl.Result{}, nil
 	}
 	all := r.release(ctx, p)
+	all = r.restoreReplicas(ctx, p) && all
 	for i := range p.Status.Volumes {
 		done, err := r.cleanVolume(ctx, p, i)
 		if err != nil {

@@ -26,7 +26,7 @@ const (
 )
 
 // cluster is a stand-in for what a test API server lacks: the snapshot controller, the CSI driver, the provisioner, the Job
-// controller and the kubelet. Movers really run, on directories. The real ones are used in test/e2e.
+// controller, the controllers of workloads and the kubelet. Movers really run, on directories. The real ones are used in test/e2e.
 type cluster struct {
 	t    *testing.T
 	c    client.Client
@@ -38,6 +38,8 @@ type cluster struct {
 	fail func(job *batchv1.Job) (*mover.Result, bool)
 	// broken holds the error that snapshots of a claim get.
 	broken map[string]string
+	// beside, if set, has a snapshot taken.
+	beside func(claim string)
 }
 
 func newCluster(t *testing.T, c client.Client, open mover.Open) *cluster {
@@ -54,6 +56,7 @@ func (k *cluster) check(err error) {
 // step does everything that is to be done once.
 func (k *cluster) step(ctx context.Context) {
 	k.t.Helper()
+	k.settleWorkloads(ctx)
 	k.takeSnapshots(ctx)
 	k.settleContents(ctx)
 	k.provision(ctx)
@@ -89,6 +92,9 @@ func (k *cluster) dynamicContent(ctx context.Context, s *snapshotv1.VolumeSnapsh
 	claim, pv := &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}
 	k.check(k.c.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: *s.Spec.Source.PersistentVolumeClaimName}, claim))
 	k.check(k.c.Get(ctx, client.ObjectKey{Name: claim.Spec.VolumeName}, pv))
+	if k.beside != nil {
+		k.beside(claim.Name)
+	}
 	handle := "snapshot-of-" + string(s.UID)
 	k.snapshots[handle] = k.copyOf(k.volumes[pv.Spec.CSI.VolumeHandle])
 	content := &snapshotv1.VolumeSnapshotContent{

@@ -194,8 +194,8 @@ func (r *Reconciler) fail(p *v1alpha1.RestorePoint, reason, message string) (ctr
 	if !controllerutil.ContainsFinalizer(p, v1alpha1.Finalizer) {
 		return ctrl.Result{}, nil
 	}
-	if due(p) {
-		return ctrl.Result{RequeueAfter: atOnce}, nil // the application must not be held still for nothing
+	if due(p) || away(p.Status.ScaleToZero) {
+		return ctrl.Result{RequeueAfter: atOnce}, nil // the application must not be held still or away for nothing
 	}
 	return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
 }

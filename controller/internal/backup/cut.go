@@ -26,6 +26,15 @@ const quick = 5 * time.Second
 func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
 	requested := slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot != nil })
 	fixed := !slices.ContainsFunc(volumes, func(v *work) bool { return !v.cut() })
+	absence, why := decideAbsence(p.Status.ScaleToZero, requested, fixed, r.Clock.Since(p.Status.StartedAt.Time))
+	switch absence {
+	case absenceFailed:
+		return r.fail(p, v1alpha1.ReasonScaleDownFailed, why)
+	case absenceScale:
+		return r.scaleDown(ctx, p)
+	case absenceAwait:
+		return r.awaitGone(ctx, p)
+	}
 	switch next, message := decideQuiesce(p.Status.Quiesce, requested, fixed, r.Clock.Now()); next {
 	case stillFreeze:
 		return r.freeze(ctx, p)
@@ -33,6 +42,12 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 		return r.unquiesce(ctx, p)
 	case stillFailed:
 		return r.fail(p, v1alpha1.ReasonQuiesceFailed, message)
+	}
+	switch absence {
+	case absenceCheck:
+		return r.checkAway(ctx, p)
+	case absenceEnd:
+		return r.endAbsence(ctx, p)
 	}
 	if slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot == nil && !inPlace(v.capture) }) {
 		return r.takeSnapshots(ctx, p, volumes)
@@ -55,7 +70,7 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 		return r.confirm(ctx, p)
 	}
 	switch elapsed := r.Clock.Since(p.Status.StartedAt.Time); {
-	case elapsed < quick || due(p):
+	case elapsed < quick || due(p) || away(p.Status.ScaleToZero):
 		return r.progress(p, "taking snapshots", r.Limits.Soon)
 	case elapsed <= r.Limits.Cut:
 		return r.progress(p, "taking snapshots", r.Limits.Poll)
@@ -115,7 +130,10 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.RestorePoint) (ctr
 	for i := range p.Status.Volumes {
 		v := &p.Status.Volumes[i]
 		v.Consistency = consistencyOf(v.Claim, pods, p.Status.Quiesce)
-		if inPlace(v) {
+		switch {
+		case v.ScaleToZero:
+			v.Consistency = v1alpha1.ConsistencyApplication // nobody had it: checkAway has seen to that
+		case inPlace(v):
 			v.Consistency, v.Taken = v1alpha1.ConsistencyFuzzy, &metav1.Time{Time: r.Clock.Now()}
 		}
 		if p.Status.Taken == nil || p.Status.Taken.Before(v.Taken) {

@@ -9,12 +9,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/workloads"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
@@ -31,7 +31,6 @@ import (
 // From then on it is a restore like any other. Which claims and workloads these are, and what they had, is in the status before
 // any of it.
 
-// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=get;list;patch
 // +kubebuilder:rbac:groups=batch,resources=cronjobs,verbs=get;list;patch
 
 // Verbs of setting aside.
@@ -205,7 +204,7 @@ func (r *Reconciler) observeAside(ctx context.Context, restore *v1alpha1.Restore
 		}
 	}
 	for _, s := range restore.Status.Stopped {
-		live, err := r.liveWorkload(ctx, s)
+		live, err := workloads.Get(ctx, r.Reader, stoppedKey(s))
 		if err != nil {
 			return err
 		}
@@ -231,20 +230,6 @@ func (r *Reconciler) usersOf(ctx context.Context, claim object.Name) ([]string, 
 	}
 	slices.Sort(users)
 	return users, nil
-}
-
-// liveWorkload reads a workload that is to be stopped; nil if there is none.
-func (r *Reconciler) liveWorkload(ctx context.Context, s v1alpha1.StoppedWorkload) (*unstructured.Unstructured, error) {
-	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(stoppedKey(s).GroupKind().WithVersion("v1"))
-	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: s.Name}, u)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading %s: %w", stoppedKey(s), err)
-	}
-	return u, nil
 }
 
 // keep makes an old volume stay, and lets it say whose it was. It fails if somebody has changed it meanwhile.
@@ -290,8 +275,7 @@ func (r *Reconciler) set(ctx context.Context, w halted, value any) error {
 	if err := unstructured.SetNestedField(changed.Object, value, path...); err != nil {
 		return err
 	}
-	patch := client.MergeFromWithOptions(w.live, client.MergeFromWithOptimisticLock{})
-	return r.Client.Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.FieldManager))
+	return workloads.Change(ctx, r.Client, w.live, changed)
 }
 
 // asideOf is what the status says of an earlier decision; nil if none was taken.

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/workloads"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 )
@@ -39,7 +40,7 @@ func (r *Reconciler) wayBack(ctx context.Context, restore *v1alpha1.Restore) err
 	}
 	var off []string
 	for _, s := range restore.Status.Stopped {
-		live, err := r.liveWorkload(ctx, s)
+		live, err := workloads.Get(ctx, r.Reader, stoppedKey(s))
 		if err != nil {
 			return err
 		}

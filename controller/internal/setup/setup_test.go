@@ -84,6 +84,8 @@ func TestRefusals(t *testing.T) {
 			"at least 1s and at most 5m"},
 		{"a hook without a pod", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: [v], quiesce: [{selector: {matchLabels: {a: b}}, pre: [a], post: [b], whenNoPod: Guess}]}}`,
 			"Unsupported value"},
+		{"away for long", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: [v], scaleToZero: {timeout: 1h}}}`, "at least 10s and at most 10m"},
+		{"away for no time", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: [v], scaleToZero: {timeout: 1s}}}`, "at least 10s and at most 10m"},
 		{"no vault", `{kind: ProtectionPolicy, metadata: {name: a}, spec: {vaults: []}}`, "spec.vaults"},
 		{"point of no policy", `{kind: RestorePoint, metadata: {name: a}, spec: {}}`, "spec.policyRef: Required value"},
 		{"unknown trigger", `{kind: RestorePoint, metadata: {name: a}, spec: {policyRef: {name: p}, trigger: Whim}}`, "Unsupported value"},

@@ -128,6 +128,10 @@ const (
 	ReasonQuiesceFailed = "QuiesceFailed"
 	// ReasonUnquiesceFailed: a post hook failed: the application may still be held. It is tried again until it succeeds.
 	ReasonUnquiesceFailed = "UnquiesceFailed"
+	// ReasonScaleDownFailed: the workloads were not all away, as the policy wants it, until the snapshots were taken.
+	ReasonScaleDownFailed = "ScaleDownFailed"
+	// ReasonScaleUpFailed: a workload that was scaled to zero did not get its replicas back. It is tried again until it does.
+	ReasonScaleUpFailed = "ScaleUpFailed"
 	// ReasonSnapshotFailed: the storage could not make a snapshot.
 	ReasonSnapshotFailed = "SnapshotFailed"
 	// ReasonSaveFailed: a mover could not save a volume; the message names the files.

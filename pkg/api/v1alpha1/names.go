@@ -67,6 +67,11 @@ const (
 	// AnnotationExclude on a claim, or on an object that Git does not hold, keeps it out of every restore point; its value is
 	// the reason.
 	AnnotationExclude = "lockstep.dev/exclude"
+	// AnnotationScaledBy on a workload names the restore point for which it is scaled to zero, and AnnotationReplicas how many replicas it
+	// had. Both are gone when it has them back.
+	AnnotationScaledBy = "lockstep.dev/scaled-by"
+	// AnnotationReplicas stands beside AnnotationScaledBy.
+	AnnotationReplicas = "lockstep.dev/replicas"
 	// AnnotationRestoredFrom on a claim, or on an object that Git does not hold, names the restore point that it came from.
 	AnnotationRestoredFrom = "lockstep.dev/restored-from"
 	// AnnotationOwners on an object that came out of a restore point names who owned it: "<kind>/<name>", separated by commas.

@@ -23,6 +23,10 @@ type ProtectionPolicySpec struct {
 	// +listType=atomic
 	Quiesce []QuiesceHook `json:"quiesce,omitempty"`
 
+	// ScaleToZero takes the workloads that mount the claims away while the snapshots are taken.
+	// +optional
+	ScaleToZero *ScaleToZero `json:"scaleToZero,omitempty"`
+
 	// Consistency is the least that a point may have. With Crash, a claim whose storage has no snapshots fails the point. With Fuzzy, a
 	// claim on nfs, local or hostPath storage is read while its application uses it, and the point says so; every other claim is
 	// snapshotted all the same.

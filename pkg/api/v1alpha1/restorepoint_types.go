@@ -94,6 +94,9 @@ type RestorePointStatus struct {
 	// +optional
 	// +listType=atomic
 	Quiesce []Quiesced `json:"quiesce,omitempty"`
+	// ScaleToZero is what is away while the snapshots are taken, fixed when the work began.
+	// +optional
+	ScaleToZero *Scaling `json:"scaleToZero,omitempty"`
 	// Residual counts what was captured beside the volumes.
 	// +optional
 	Residual *ResidualSummary `json:"residual,omitempty"`
@@ -124,7 +127,7 @@ type Consistency string
 
 const (
 	// ConsistencyApplication says that every pod with the volume was held still by its own application's means while the data's moment was
-	// fixed.
+	// fixed, or that there was none.
 	ConsistencyApplication Consistency = "Application"
 	// ConsistencyCrash says that the volume is as a power cut would have left it.
 	ConsistencyCrash Consistency = "Crash"
@@ -158,6 +161,9 @@ type VolumeCapture struct {
 	// Source is what the volume is read from.
 	// +optional
 	Source CaptureSource `json:"source,omitempty"`
+	// ScaleToZero says that what mounts the volume is scaled to zero until its moment is fixed.
+	// +optional
+	ScaleToZero bool `json:"scaleToZero,omitempty"`
 	// Consistency is known once the moment of the data is fixed.
 	// +optional
 	Consistency Consistency `json:"consistency,omitempty"`

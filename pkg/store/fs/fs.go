@@ -308,7 +308,7 @@ func (s *Store) Stat(ctx context.Context, name string) (store.Info, error) {
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
 		l := lister{ctx: ctx, store: s, prefix: prefix, yield: yield}
-		err := l.dir(".")
+		err := l.below(prefix)
 		if err == nil && !s.alive() {
 			err = errGone
 		}
@@ -330,6 +330,24 @@ var (
 	errStop = errors.New("stop")
 	errGone = errors.New("the store directory was removed")
 )
+
+// below lists from the directory that the prefix names, so that what lies beside it costs nothing.
+func (l *lister) below(prefix string) error {
+	dir := "."
+	if end := strings.LastIndexByte(prefix, '/'); end >= 0 {
+		dir = prefix[:end]
+		if store.CheckName(dir) != nil {
+			return nil // no object has such a name
+		}
+	}
+	switch info, err := l.store.root.Lstat(dir); {
+	case errors.Is(err, iofs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), err == nil && !info.IsDir():
+		return nil // nothing is there, if the store is
+	case err != nil:
+		return err
+	}
+	return l.dir(dir)
+}
 
 // dir lists one directory and those below it, as far as the prefix leads there.
 func (l *lister) dir(dir string) error {

@@ -2,6 +2,7 @@ package fs_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,6 +131,35 @@ func TestDirectories(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(dir, gone)); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// What lies beside the prefix is not read: a vault has a directory for each node of its index, which are many.
+func TestListReadsOnlyBelowThePrefix(t *testing.T) {
+	dir := t.TempDir()
+	s, err := fs.Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3000 {
+		if err := os.MkdirAll(filepath.Join(dir, "documents", fmt.Sprintf("node-%d", i)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Put(t.Context(), "documents/hold/x", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"documents/hold/", "documents/release/"} {
+		allocated := testing.AllocsPerRun(3, func() {
+			for _, err := range s.List(t.Context(), prefix) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		if allocated > 1000 {
+			t.Errorf("List(%q) made %.0f allocations beside 3,000 other directories", prefix, allocated)
 		}
 	}
 }

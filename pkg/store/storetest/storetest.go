@@ -161,6 +161,7 @@ func list(t *testing.T, s store.Store) {
 	}
 	for prefix, want := range map[string][]string{
 		"": all, "a": all[:5], "a/": {"a/1", "a/2/3"}, "a/2": {"a/2/3"}, "a/2/3": {"a/2/3"}, "a/2/3/": {}, "d": {}, "b": {"b"},
+		"d/": {}, "a/2/": {"a/2/3"}, "a/2/4/": {}, "b/c/": {}, "/": {}, "a//": {}, "a/../a/": {},
 	} {
 		if diff := cmp.Diff(want, listAll(t, s, prefix)); diff != "" {
 			t.Errorf("List(%q) (-want +got):\n%s", prefix, diff)

@@ -1,0 +1,86 @@
+package coverage
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/lockstep-dr/lockstep/pkg/desired"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
+)
+
+// operator makes the volumes of what it is asked for.
+type operator struct {
+	Name string
+	schema.GroupKind
+	// Label is what its claims and pods have, with the name of the object as the value.
+	Label string
+}
+
+// operators are those that are known.
+var operators = []operator{
+	{"CloudNativePG", schema.GroupKind{Group: "postgresql.cnpg.io", Kind: "Cluster"}, "cnpg.io/cluster"},
+	{"Zalando's Postgres operator", schema.GroupKind{Group: "acid.zalan.do", Kind: "postgresql"}, "cluster-name"},
+	{"Crunchy's Postgres operator", schema.GroupKind{Group: "postgres-operator.crunchydata.com", Kind: "PostgresCluster"}, "postgres-operator.crunchydata.com/cluster"},
+	{"StackGres", schema.GroupKind{Group: "stackgres.io", Kind: "SGCluster"}, "stackgres.io/cluster-name"},
+	{"Percona's operator", schema.GroupKind{Group: "pgv2.percona.com", Kind: "PerconaPGCluster"}, "postgres-operator.crunchydata.com/cluster"},
+	{"Percona's operator", schema.GroupKind{Group: "pxc.percona.com", Kind: "PerconaXtraDBCluster"}, "app.kubernetes.io/instance"},
+	{"Percona's operator", schema.GroupKind{Group: "psmdb.percona.com", Kind: "PerconaServerMongoDB"}, "app.kubernetes.io/instance"},
+	{"mariadb-operator", schema.GroupKind{Group: "k8s.mariadb.com", Kind: "MariaDB"}, "app.kubernetes.io/instance"},
+	{"MySQL's operator", schema.GroupKind{Group: "mysql.oracle.com", Kind: "InnoDBCluster"}, "mysql.oracle.com/cluster"},
+	{"MongoDB's operator", schema.GroupKind{Group: "mongodbcommunity.mongodb.com", Kind: "MongoDBCommunity"}, "app"},
+	{"Strimzi", schema.GroupKind{Group: "kafka.strimzi.io", Kind: "Kafka"}, "strimzi.io/cluster"},
+	{"Strimzi", schema.GroupKind{Group: "kafka.strimzi.io", Kind: "KafkaNodePool"}, "strimzi.io/pool-name"},
+	{"ECK", schema.GroupKind{Group: "elasticsearch.k8s.elastic.co", Kind: "Elasticsearch"}, "elasticsearch.k8s.elastic.co/cluster-name"},
+	{"the OpenSearch operator", schema.GroupKind{Group: "opensearch.opster.io", Kind: "OpenSearchCluster"}, "opster.io/opensearch-cluster"},
+	{"the Redis operator", schema.GroupKind{Group: "redis.redis.opstreelabs.in", Kind: "Redis"}, "app"},
+	{"the Redis operator", schema.GroupKind{Group: "databases.spotahome.com", Kind: "RedisFailover"}, "redisfailovers.databases.spotahome.com/name"},
+	{"RabbitMQ's operator", schema.GroupKind{Group: "rabbitmq.com", Kind: "RabbitmqCluster"}, "app.kubernetes.io/name"},
+	{"ClickHouse's operator", schema.GroupKind{Group: "clickhouse.altinity.com", Kind: "ClickHouseInstallation"}, "clickhouse.altinity.com/chi"},
+	{"k8ssandra", schema.GroupKind{Group: "cassandra.datastax.com", Kind: "CassandraDatacenter"}, "cassandra.datastax.com/datacenter"},
+	{"Vitess' operator", schema.GroupKind{Group: "planetscale.com", Kind: "VitessCluster"}, "planetscale.com/cluster"},
+	{"Prometheus' operator", schema.GroupKind{Group: "monitoring.coreos.com", Kind: "Prometheus"}, "operator.prometheus.io/name"},
+}
+
+// operated is an object of which an operator makes volumes.
+type operated struct {
+	*desired.Object
+	by operator
+}
+
+// operatedProtection says of the volumes that an operator makes what is known: their labels are the operator's, so that a policy
+// without a selector takes them for certain, and one with a selector of the operator's label as far as the operator keeps to it.
+func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
+	likely := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: d.GetNamespace(), Name: d.GetName(), Labels: map[string]string{d.by.Label: d.GetName()}}}
+	for _, p := range v.policies[d.GetNamespace()] {
+		if !v.together(p.Owner, d.Owner) {
+			continue
+		}
+		verdicts, err := selection.Select(p.whole, []corev1.PersistentVolumeClaim{likely})
+		if err != nil || len(verdicts) != 1 || !verdicts[0].Taken {
+			continue
+		}
+		if p.Spec.Volumes.Selector == nil {
+			return Protected, "", p
+		}
+		return Unknown, fmt.Sprintf("the policy %s selects claims with the label %s=%s, as %s makes them; Git does not show them", p.GetName(), d.by.Label, d.GetName(), d.by.Name), p
+	}
+	return Unprotected, fmt.Sprintf("no policy of the namespace selects claims with the label %s=%s", d.by.Label, d.GetName()), nil
+}
+
+// holdsStill says that a hook of the policy chooses the operator's pods.
+func (d operated) holdsStill(p *policy) bool {
+	for _, hook := range p.Spec.Quiesce {
+		selector, err := metav1.LabelSelectorAsSelector(&hook.Selector)
+		if err == nil && selector.Matches(labels.Set{d.by.Label: d.GetName()}) {
+			return true
+		}
+		if _, named := hook.Selector.MatchLabels[d.by.Label]; named {
+			return hook.Selector.MatchLabels[d.by.Label] == d.GetName()
+		}
+	}
+	return false
+}

@@ -1,0 +1,156 @@
+package coverage
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/schedule"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
+)
+
+// protection is what is known of the protection of one volume.
+type protection struct {
+	answer   Answer
+	why      string
+	policies []*policy
+}
+
+// protection asks every policy of the volume's namespace, by the rules by which the controller saves.
+func (v *view) protection(w *volume) protection {
+	p, known := v.protections[w]
+	if !known {
+		p = v.protect(w)
+		v.protections[w] = p
+	}
+	return p
+}
+
+func (v *view) protect(w *volume) protection {
+	namespace := w.claim.Namespace
+	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
+	for _, candidate := range v.policies[namespace] {
+		if !v.together(candidate.Owner, w.Owner) {
+			continue
+		}
+		verdicts, err := selection.Select(candidate.whole, []corev1.PersistentVolumeClaim{*w.claim})
+		switch {
+		case err != nil:
+			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), err)
+		case len(verdicts) == 1 && openSelector(candidate) && candidate.Owner != w.Owner:
+			p.answer, p.why = Unknown, "the selector of the policy "+candidate.GetName()+" has variables whose values are not in the repository"
+		case len(verdicts) == 1 && verdicts[0].Taken:
+			p.policies = append(p.policies, candidate)
+		case len(verdicts) == 1 && p.answer == Unprotected:
+			p.why = "the policy " + candidate.GetName() + " does not select it: " + verdicts[0].Why
+		}
+	}
+	if reason, excluded := w.claim.Annotations[v1alpha1.AnnotationExclude]; excluded {
+		if strings.TrimSpace(reason) == "" {
+			return protection{answer: Unprotected, why: "the annotation " + v1alpha1.AnnotationExclude + " leaves it out and gives no reason"}
+		}
+		return protection{answer: Excluded, why: reason}
+	}
+	if len(p.policies) > 0 {
+		return protection{answer: Protected, policies: p.policies}
+	}
+	if p.answer == Unprotected && slices.ContainsFunc(slices.Collect(maps.Values(w.claim.Labels)), open) {
+		p.answer, p.why = Unknown, p.why+"; its labels have variables whose values are not in the repository"
+	}
+	if gaps := v.unseen(namespace, w.Owner); len(gaps) > 0 && p.answer == Unprotected {
+		p.answer, p.why = Unknown, p.why+"; not rendered, so that it is not known whether a policy is there: "+words(gaps)
+	}
+	return p
+}
+
+func openSelector(p *policy) bool {
+	return len(p.Unknown) > 0 && p.Spec.Volumes.Selector != nil && open(metav1.FormatLabelSelector(p.Spec.Volumes.Selector))
+}
+
+// best is the policy with the shortest RPO; nil if there is none.
+func (p protection) best() (best *policy, rpo time.Duration) {
+	for _, candidate := range p.policies {
+		if r, _ := interval(candidate.Spec); best == nil || r > 0 && (rpo == 0 || r < rpo) {
+			best, rpo = candidate, r
+		}
+	}
+	return best, rpo
+}
+
+// interval is the longest time between two runs of a policy's schedule; 0 if it does not run by itself.
+func interval(spec v1alpha1.ProtectionPolicySpec) (time.Duration, error) {
+	if spec.Schedule == "" || spec.Suspend {
+		return 0, nil
+	}
+	s, err := schedule.Parse(schedule.Options{Cron: spec.Schedule, Zone: spec.TimeZone, Jitter: new(time.Duration)})
+	if err != nil {
+		return 0, err
+	}
+	// A week tells of days, and a dozen runs of months. The clocks do not change then, so that the answer is the same all year.
+	const runs, span = 13, 8 * 24 * time.Hour
+	at := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+	end := at.Add(span)
+	at = s.Next(schedule.State{Now: at, Last: at}).Begins
+	var longest time.Duration
+	for i := 0; !at.IsZero() && (i < runs || at.Before(end)); i++ {
+		next := s.Next(schedule.State{Now: at, Last: at}).Begins
+		longest = max(longest, next.Sub(at))
+		at = next
+	}
+	return longest, nil
+}
+
+// rows are the coverage table of head.
+func (s *scope) rows() []Row {
+	rows := []Row{}
+	for _, w := range s.head.volumes {
+		rows = append(rows, s.row(w))
+	}
+	for _, d := range s.head.operated {
+		answer, why, best := s.head.operatedProtection(d)
+		row := Row{Application: d.Owner, Namespace: d.GetNamespace(), Volume: fmt.Sprintf("volumes that %s makes for %s %s", d.by.Name, d.GetKind(), d.GetName()),
+			Answer: answer, Why: why, Origin: d.Origin}
+		rows = append(rows, s.describe(row, best))
+	}
+	for _, g := range s.head.gaps {
+		row := Row{Application: g.Owner, Volume: "whatever is in " + g.What, Answer: Unknown, Why: "not rendered: " + g.Why, Origin: g.Origin}
+		if o := s.head.owners[g.Owner]; o != nil {
+			row.Namespace = target(o)
+		}
+		rows = append(rows, s.describe(row, nil))
+	}
+	return rows
+}
+
+func (s *scope) row(w *volume) Row {
+	p := s.head.protection(w)
+	best, _ := p.best()
+	return s.describe(Row{Application: w.Owner, Namespace: w.claim.Namespace, Volume: w.name(), Size: w.size(), Answer: p.answer, Why: p.why, Origin: w.Origin}, best)
+}
+
+// describe fills in what follows from the policy and the owner.
+func (s *scope) describe(row Row, p *policy) Row {
+	row.Vaults, row.Replayable = []string{}, s.replayable(row.Application).Answer
+	if p == nil {
+		return row
+	}
+	row.Policy, row.Vaults = p.GetName(), append(row.Vaults, p.Spec.Vaults...)
+	if rpo, err := interval(p.Spec); err == nil && rpo > 0 {
+		row.RPO = rpo.String()
+	}
+	if o := p.Spec.Objectives; o != nil && o.RPO != nil {
+		row.PromisedRPO = o.RPO.Duration.String()
+	}
+	for i, f := range s.Facts.Points {
+		if f.Policy.Namespace == p.GetNamespace() && f.Policy.Name == p.GetName() && (row.Point == nil || row.Point.Found != "found" && f.Found == "found") {
+			row.Point = &s.Facts.Points[i]
+		}
+	}
+	return row
+}

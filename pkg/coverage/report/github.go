@@ -1,0 +1,48 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+)
+
+// maxAnnotations is how many of one kind GitHub shows of a step; it drops the others without a word.
+const maxAnnotations = 10
+
+// writeGitHub writes the worst findings as annotations.
+func writeGitHub(w io.Writer, d *Document) error {
+	var out bytes.Buffer
+	kinds := map[coverage.Severity]string{coverage.Error: "error", coverage.Warning: "warning", coverage.Note: "notice"}
+	seen := map[coverage.Severity]int{}
+	for _, f := range d.Findings {
+		if seen[f.Severity]++; seen[f.Severity] > maxAnnotations {
+			continue
+		}
+		rule, _ := coverage.FindRule(f.Rule)
+		properties := "title=" + property(strings.TrimSpace(f.Rule+" "+rule.Name))
+		if f.File != "" && !f.Gone {
+			properties += ",file=" + property(f.File)
+			if f.Line > 0 {
+				properties += fmt.Sprintf(",line=%d", f.Line)
+			}
+		}
+		fmt.Fprintf(&out, "::%s %s::%s\n", kinds[f.Severity], properties, data(name(f.Object)+": "+said(f)))
+	}
+	for _, s := range []coverage.Severity{coverage.Error, coverage.Warning, coverage.Note} {
+		if more := seen[s] - maxAnnotations; more > 0 {
+			fmt.Fprintf(&out, "%s more of severity %s\n", count(more, "finding", "findings"), s)
+		}
+	}
+	fmt.Fprintf(&out, "lockstep check: %s\n", d.verdict())
+	_, err := out.WriteTo(w)
+	return err
+}
+
+// data is the text of a command of a runner. Nothing in it can end the command or begin another.
+func data(s string) string { return strings.ReplaceAll(plain(s), "%", "%25") }
+
+// property is a value before that text.
+func property(s string) string { return strings.NewReplacer(":", "%3A", ",", "%2C").Replace(data(s)) }

@@ -1,0 +1,219 @@
+// Package report writes what came of a check: for people, for programs, and for the places where a pull request is looked at. Names and
+// texts in a report come from repositories of strangers, and no form lets them be more than text.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+	"github.com/lockstep-dr/lockstep/pkg/desired"
+)
+
+// Format is how a report is written.
+type Format string
+
+// The formats.
+const (
+	// Text is for people at a terminal.
+	Text Format = "text"
+	// JSON is a Document.
+	JSON Format = "json"
+	// SARIF 2.1.0 is for code scanning.
+	SARIF Format = "sarif"
+	// Markdown is for the summary of a job and for comments.
+	Markdown Format = "markdown"
+	// JUnit is XML for what shows the results of tests.
+	JUnit Format = "junit"
+	// GitHub is commands to the runner of a job of GitHub's.
+	GitHub Format = "github"
+)
+
+// Formats are all of them.
+var Formats = []Format{Text, JSON, SARIF, Markdown, JUnit, GitHub}
+
+// Document is a report and what it is of.
+type Document struct {
+	coverage.Report
+	// Head is the commit that was judged; with Changed, what lies in the work tree over it. Empty outside of Git.
+	Head    string `json:"head,omitempty"`
+	Changed bool   `json:"changed,omitempty"`
+	// Base is the commit that it was compared with; empty if it was with none.
+	Base string `json:"base,omitempty"`
+}
+
+// Options of Write.
+type Options struct {
+	// FailOn is the least severity that fails the check; Off if none does.
+	FailOn coverage.Severity
+	// Colour marks severities in Text as terminals do.
+	Colour bool
+	// Limit is the greatest length of Markdown, in bytes; 0 means MaxSummary. What has no room is counted.
+	Limit int
+	// Blob is the address under which the files of the commit can be seen, for links in Markdown; empty for none.
+	Blob string
+	// Version of the program, for SARIF.
+	Version string
+}
+
+// Write writes a document.
+func Write(w io.Writer, f Format, d *Document, o Options) error {
+	switch f {
+	case JSON:
+		return writeJSON(w, d)
+	case SARIF:
+		return writeJSON(w, newSARIF(d, o))
+	case Markdown:
+		_, err := io.WriteString(w, markdown(d, o))
+		return err
+	case JUnit:
+		return writeJUnit(w, d, o)
+	case GitHub:
+		return writeGitHub(w, d)
+	case Text:
+		return writeText(w, d, o)
+	}
+	return fmt.Errorf("unknown format %q", f)
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// Fails says whether the check fails.
+func (d *Document) Fails(on coverage.Severity) bool {
+	return on != coverage.Off && slices.ContainsFunc(d.Findings, func(f coverage.Finding) bool { return f.Severity.AtLeast(on) })
+}
+
+// Count counts the findings of a severity.
+func (d *Document) Count(s coverage.Severity) int {
+	n := 0
+	for _, f := range d.Findings {
+		if f.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// verdict is the report in a line.
+func (d *Document) verdict() string {
+	var parts []string
+	for _, s := range []struct {
+		severity  coverage.Severity
+		one, many string
+	}{{coverage.Error, "error", "errors"}, {coverage.Warning, "warning", "warnings"}, {coverage.Note, "note", "notes"}} {
+		if n := d.Count(s.severity); n > 0 {
+			parts = append(parts, count(n, s.one, s.many))
+		}
+	}
+	said := "nothing found"
+	if len(parts) > 0 {
+		said = strings.Join(parts, ", ")
+	}
+	if n := len(d.Suppressed); n > 0 {
+		said += fmt.Sprintf(" (%d silenced)", n)
+	}
+	if n := len(d.NotRendered); n > 0 {
+		said += "; " + count(n, "part was", "parts were") + " not rendered, and nothing is known of " + one(n, "it", "them")
+	}
+	return said
+}
+
+// replayable is the answer in words.
+func replayable(r coverage.Replay) string {
+	switch r {
+	case coverage.ReplayYes:
+		return "yes"
+	case coverage.ReplayWithLockfile:
+		return "with a lockfile"
+	case coverage.ReplayNo:
+		return "no"
+	}
+	return "unknown"
+}
+
+// effect is what becomes of data, as a verb behind "merging this will", with what is said of it behind the name.
+func effect(e coverage.Effect) (verb, rest string) {
+	switch e {
+	case coverage.Deleted:
+		return "delete", ""
+	case coverage.MayBeDeleted:
+		return "perhaps delete", ""
+	case coverage.LeftBehind:
+		return "leave behind", ": nothing uses its data any more"
+	}
+	return "change", ""
+}
+
+// protection says of a claim that data is about to leave whether there may be a point of it.
+func protection(a coverage.Answer) string {
+	switch a {
+	case coverage.Protected:
+		return "a policy protects it now"
+	case coverage.Excluded:
+		return "left out of all policies"
+	case coverage.Unprotected:
+		return "no policy protects it: there is no way back"
+	}
+	return "not known whether a policy protects it"
+}
+
+// name is an object in words.
+func name(o coverage.Object) string {
+	switch {
+	case o.Name == "":
+		return o.Kind
+	case o.Namespace == "":
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+func claim(namespace, volume string) string {
+	if namespace == "" {
+		return volume
+	}
+	return namespace + "/" + volume
+}
+
+// place is file:line, as far as it is known.
+func place(at desired.Origin) string {
+	if at.File == "" || at.Line == 0 {
+		return at.File
+	}
+	return fmt.Sprintf("%s:%d", at.File, at.Line)
+}
+
+// sentence is one with its capital and its full stop.
+func sentence(s string) string {
+	first, size := utf8.DecodeRuneInString(s)
+	if size == 0 {
+		return s
+	}
+	return strings.TrimSuffix(string(unicode.ToUpper(first))+s[size:], ".") + "."
+}
+
+// said is what is wrong and what to do, in sentences.
+func said(f coverage.Finding) string {
+	return strings.TrimSpace(sentence(f.Message) + " " + sentence(f.Fix))
+}
+
+func count(n int, singular, plural string) string {
+	return fmt.Sprintf("%d %s", n, one(n, singular, plural))
+}
+
+func one(n int, singular, plural string) string {
+	if n == 1 {
+		return singular
+	}
+	return plural
+}

@@ -1,0 +1,150 @@
+package render
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"sigs.k8s.io/kustomize/api/types"
+)
+
+// reads are the files that an owner is rendered from, and directories of which everything may count.
+type reads struct {
+	paths map[string]bool
+	// unsure says that there may be more.
+	unsure bool
+}
+
+func (s *reads) sorted() []string { return slices.Sorted(maps.Keys(s.paths)) }
+
+// readsOf follows a directory or file to all that a build of it reads. It parses kustomizations and nothing else.
+func (r *Repository) readsOf(start ...string) *reads {
+	s := &reads{paths: map[string]bool{}}
+	visited := map[string]bool{}
+	var visit func(p string)
+	visit = func(p string) {
+		p = path.Clean(p)
+		if visited[p] || !filepath.IsLocal(filepath.FromSlash(p)) {
+			return
+		}
+		visited[p] = true
+		file := r.fs.kustomizationIn(p)
+		if file == "" {
+			s.paths[p] = true
+			if info, err := os.Lstat(r.file(p)); err == nil && info.IsDir() {
+				for _, k := range below(r.index.kustomizations, p) {
+					visit(k)
+				}
+			}
+			return
+		}
+		s.paths[file] = true
+		refs, sure := r.references(file)
+		s.unsure = s.unsure || !sure
+		for _, ref := range refs {
+			visit(path.Join(p, ref))
+		}
+	}
+	for _, p := range start {
+		visit(p)
+	}
+	for _, link := range r.index.links {
+		for p := range s.paths {
+			s.unsure = s.unsure || within(link, p) || within(p, link)
+		}
+	}
+	return s
+}
+
+// references are what a kustomization names, and whether that is all.
+func (r *Repository) references(file string) ([]string, bool) {
+	type known struct {
+		refs []string
+		sure bool
+	}
+	if found, ok := r.followed.Load(file); ok {
+		return found.(known).refs, found.(known).sure
+	}
+	var found known
+	var k types.Kustomization
+	if data, err := r.small(file); err == nil && k.Unmarshal(data) == nil {
+		k.FixKustomization()
+		found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0
+		for _, ref := range references(&k) {
+			if ref != "" && len(ref) < 4096 && !isRemote(ref) {
+				found.refs = append(found.refs, ref)
+			}
+		}
+	}
+	r.followed.Store(file, found)
+	return found.refs, found.sure
+}
+
+// file is where a path of the repository is on disk.
+func (r *Repository) file(name string) string {
+	return filepath.Join(r.fs.root, filepath.FromSlash(name))
+}
+
+// small reads a file of the repository within the bounds.
+func (r *Repository) small(name string) ([]byte, error) {
+	fs, err := guard(r.fs.over, r.fs.root)
+	if err != nil {
+		return nil, err
+	}
+	return fs.read(r.file(name))
+}
+
+// hash is of what an owner is and reads; empty if that is not known.
+func (r *Repository) hash(s *reads, of ...any) string {
+	if s.unsure {
+		return ""
+	}
+	sum := sha256.New()
+	if err := json.NewEncoder(sum).Encode(of); err != nil {
+		return ""
+	}
+	for _, p := range s.sorted() {
+		h, err := r.hashOf(p)
+		if err != nil {
+			return ""
+		}
+		_, _ = io.WriteString(sum, p+"\x00"+h+"\x00")
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// hashOf is of a file or a directory. One that is absent has one, too.
+func (r *Repository) hashOf(p string) (string, error) {
+	if r.commit.Hash != nil {
+		h, _ := r.commit.Hash(p)
+		return h, nil
+	}
+	sum := sha256.New()
+	err := filepath.WalkDir(r.file(p), func(file string, entry os.DirEntry, err error) error {
+		switch {
+		case os.IsNotExist(err):
+			return nil
+		case err != nil:
+			return err
+		case entry.IsDir():
+			return r.fs.over()
+		case !entry.Type().IsRegular():
+			return errNoHash
+		}
+		opened, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer opened.Close()
+		_, _ = io.WriteString(sum, r.fs.name(file)+"\x00")
+		_, err = io.Copy(sum, opened)
+		return err
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}

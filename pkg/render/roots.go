@@ -1,0 +1,236 @@
+package render
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lockstep-dr/lockstep/pkg/desired"
+)
+
+// roots are the owners that nothing in the repository deploys: the clusters' own Kustomizations, in whose path they lie themselves,
+// else what deploys and is in no other's path, else directories.
+func (r *Repository) roots() []*owner {
+	written := slices.DeleteFunc(slices.Clone(r.index.written), func(w desired.Object) bool { return !deploys(w.Unstructured) })
+	var roots []*owner
+	add := func(w desired.Object, instance string) {
+		for _, o := range r.owner(w, instance, nil) {
+			roots = append(roots, r.add(o)...)
+		}
+	}
+	clusters := r.clusters(written)
+	for _, w := range clusters {
+		add(w, fluxPath(w.Unstructured))
+	}
+	covered := r.covered(written)
+	var loose []desired.Object
+	for _, w := range written {
+		isFlux := w.GroupVersionKind().Group != argo
+		if !covered[w.File] && (!isFlux || len(clusters) == 0) {
+			loose = append(loose, w)
+		}
+	}
+	ambiguous := directoriesWithSameNames(loose)
+	for _, w := range loose {
+		instance := ""
+		if ambiguous[path.Dir(w.File)] {
+			instance = path.Dir(w.File)
+		}
+		add(w, instance)
+	}
+	if len(roots) == 0 {
+		for _, o := range r.directories() {
+			roots = append(roots, r.add(o)...)
+		}
+	}
+	return roots
+}
+
+// deploys says whether an object deploys others.
+func deploys(u *unstructured.Unstructured) bool {
+	switch u.GroupVersionKind().GroupKind().String() {
+	case "Kustomization." + fluxKustomize:
+		return text(u, "spec", "path") != "" || text(u, "spec", "sourceRef", "name") != ""
+	}
+	return false
+}
+
+// clusters are Kustomizations that deploy the directory in which they are written: what Flux's bootstrap makes. Where the repository
+// is known by them, their source is it.
+func (r *Repository) clusters(written []desired.Object) []desired.Object {
+	var found []desired.Object
+	for _, w := range written {
+		if w.GetKind() != "Kustomization" || !within(w.File, cmp.Or(fluxPath(w.Unstructured), ".")) {
+			continue
+		}
+		s := sourceOf(w.Unstructured, "spec", "sourceRef")
+		if s.name != systemName && w.GetName() != systemName && !r.urls[r.urlOf(s)] {
+			continue
+		}
+		if url := r.urlOf(s); url != "" {
+			r.urls[url] = true
+		}
+		found = append(found, w)
+	}
+	return found
+}
+
+// urlOf is that of a source that is written in the repository; empty if it is not.
+func (r *Repository) urlOf(s source) string {
+	for _, w := range r.index.written {
+		if w.GroupVersionKind().Group == fluxSource && w.GetKind() == s.kind && w.GetName() == s.name {
+			if url := text(w.Unstructured, "spec", "url"); url != "" {
+				return normalURL(url)
+			}
+		}
+	}
+	return ""
+}
+
+// covered are the files with owners that another owner reads, one that is not written in the same file.
+func (r *Repository) covered(written []desired.Object) map[string]bool {
+	readers := map[string][]string{} // the files of at most two owners by what they read
+	for _, w := range written {
+		for _, o := range r.owner(w, "", nil) {
+			if o.reads == nil {
+				continue
+			}
+			for p := range o.reads.paths {
+				if of := readers[p]; len(of) < 2 && !slices.Contains(of, w.File) {
+					readers[p] = append(of, w.File)
+				}
+			}
+		}
+	}
+	covered := map[string]bool{}
+	for _, w := range written {
+		for p := w.File; ; p = path.Dir(p) {
+			covered[w.File] = covered[w.File] || slices.ContainsFunc(readers[p], func(file string) bool { return file != w.File })
+			if p == "." {
+				break
+			}
+		}
+	}
+	return covered
+}
+
+// directoriesWithSameNames are those of several clusters: they have owners of the same name.
+func directoriesWithSameNames(written []desired.Object) map[string]bool {
+	where := map[string][]string{}
+	for _, w := range written {
+		name := w.GetKind() + " " + w.GetNamespace() + "/" + w.GetName()
+		if dir := path.Dir(w.File); !slices.Contains(where[name], dir) {
+			where[name] = append(where[name], dir)
+		}
+	}
+	ambiguous := map[string]bool{}
+	for _, dirs := range where {
+		for _, dir := range dirs {
+			ambiguous[dir] = ambiguous[dir] || len(dirs) > 1
+		}
+	}
+	return ambiguous
+}
+
+// unreached names what is written and nothing deploys.
+func (r *Repository) unreached() {
+	known := map[string]bool{}
+	files := map[string]bool{}
+	for _, o := range r.owners {
+		known[string(o.Kind)+" "+o.Name] = true
+		for _, p := range o.reads.sorted() {
+			files[p] = true
+		}
+	}
+	for _, w := range r.index.written {
+		if !deploys(w.Unstructured) || known[w.GetKind()+" "+w.GetName()] {
+			continue
+		}
+		read := false
+		for p := w.File; p != "." && !read; p = path.Dir(p) {
+			read = files[p]
+		}
+		if !read && !files["."] {
+			r.gaps = append(r.gaps, desired.Gap{
+				Origin: w.Origin, What: fmt.Sprintf("%s %s", w.GetKind(), path.Join(w.GetNamespace(), w.GetName())),
+				Why: "nothing that is deployed from the repository leads to it",
+			})
+		}
+	}
+}
+
+// directories are what is deployed if no engine does: kustomizations that no other refers to, else directories with manifests.
+func (r *Repository) directories() []*owner {
+	used := map[string]bool{}
+	for _, dir := range r.index.kustomizations {
+		if r.index.inChart(dir) {
+			continue
+		}
+		refs, _ := r.references(r.fs.kustomizationIn(dir))
+		for _, ref := range refs {
+			used[path.Join(dir, ref)] = true
+		}
+	}
+	var found []*owner
+	for _, dir := range r.index.kustomizations {
+		if !used[dir] && !r.index.inChart(dir) && !r.isComponent(dir) {
+			found = append(found, r.directory(dir))
+		}
+	}
+	if len(found) == 0 {
+		for _, dir := range r.manifests() {
+			found = append(found, r.directory(dir))
+		}
+	}
+	for _, chart := range r.index.charts {
+		if !slices.ContainsFunc(r.index.charts, func(other string) bool { return other != chart && within(chart, path.Join(other, "charts")) }) {
+			r.gaps = append(r.gaps, desired.Gap{
+				Origin: desired.Origin{File: path.Join(chart, "Chart.yaml"), Line: 1}, What: "chart " + chart,
+				Why: "nothing in the repository deploys it, so its values are not known",
+			})
+		}
+	}
+	return found
+}
+
+func (r *Repository) isComponent(dir string) bool {
+	data, err := r.small(r.fs.kustomizationIn(dir))
+	return err == nil && strings.Contains(string(data), "kind: Component")
+}
+
+// manifests are the directories that have some.
+func (r *Repository) manifests() []string {
+	var found []string
+	for _, file := range r.index.files {
+		if dir := path.Dir(file); !slices.Contains(found, dir) && r.isManifest(file) {
+			found = append(found, dir)
+		}
+	}
+	return found
+}
+
+// hidden says whether a directory is of tools: .github and the like.
+func hidden(dir string) bool {
+	return strings.HasPrefix(dir, ".") && dir != "." || strings.Contains(dir, "/.")
+}
+
+func (r *Repository) isManifest(file string) bool {
+	if r.index.inChart(file) || hidden(path.Dir(file)) || path.Ext(file) == ".tpl" {
+		return false
+	}
+	data, err := r.small(file)
+	return err != nil || slices.ContainsFunc(splitDocuments(data), func(text []byte) bool {
+		return kindLine.Match(text) && bytes.Contains(text, []byte("apiVersion")) || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) && isObject(text)
+	})
+}
+
+func isObject(text []byte) bool {
+	var u struct{ APIVersion, Kind string }
+	return yaml.Unmarshal(text, &u) == nil && u.APIVersion != "" && u.Kind != ""
+}
