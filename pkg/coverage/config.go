@@ -226,6 +226,9 @@ func fields(n *yaml.Node, known map[string]func(*yaml.Node) error) error {
 			return wrong(n.Content[i], "the field %q stands twice", key)
 		}
 		seen[key] = true
+		if value := n.Content[i+1]; value.Kind == yaml.ScalarNode && value.Tag == "!!null" {
+			continue
+		}
 		if err := read(n.Content[i+1]); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package coverage
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,12 +72,14 @@ func databaseOf(name string) *database {
 	return nil
 }
 
+var postgresTag = regexp.MustCompile(`(?:^|-)pg([0-9]+)`)
+
 // major is what two versions must have in common; empty if the tag does not tell.
 func (d *database) major(tag string) string {
 	tag = strings.TrimPrefix(tag, "v")
-	// The version may stand behind a word: "pg16", "RELEASE.2024".
-	if d.Name == "PostgreSQL" {
-		tag = strings.TrimPrefix(tag, "pg")
+	// Images with extensions have their own version first: "2.14-pg16".
+	if m := postgresTag.FindStringSubmatch(tag); d.Name == "PostgreSQL" && m != nil {
+		return m[1]
 	}
 	var numbers []string
 	for part := range strings.SplitSeq(tag, ".") {
