@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
@@ -44,8 +45,15 @@ func newManager() *cobra.Command {
 	return cmd
 }
 
+// garbage is how much may lie about, in percent of what is needed. Most of that is the cache, which hardly changes, so that it costs next to
+// nothing to have less than Go's 100.
+const garbage = 50
+
 func (o *managerOptions) run(ctx context.Context) error {
 	logger.SetLogger(logger.NewLogger(o.log))
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	cfg, err := o.config()
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/test/lab"
+	"github.com/lockstep-dr/lockstep/test/standin"
 )
 
 // bench is an API server and a controller.
@@ -28,6 +31,7 @@ type bench struct {
 	started    time.Time
 	root, bin  string
 	dir        string
+	vaultDir   string
 	server     *envtest.Environment
 	client     client.WithWatch
 	controller *process
@@ -53,18 +57,26 @@ func begin(ctx context.Context, o options) (_ *bench, err error) {
 		return nil, err
 	}
 	s := runtime.NewScheme()
-	if err := errors.Join(scheme.AddToScheme(s), snapshotv1.AddToScheme(s), v1alpha1.AddToScheme(s)); err != nil {
-		return nil, err
+	add := errors.Join(scheme.AddToScheme(s), snapshotv1.AddToScheme(s), v1alpha1.AddToScheme(s), kustomizev1.AddToScheme(s), sourcev1.AddToScheme(s))
+	if add != nil {
+		return nil, add
 	}
 	if b.dir, err = os.MkdirTemp("", "lockstep-bench-"); err != nil {
 		return nil, err
 	}
+	if b.vaultDir, err = os.MkdirTemp("/dev/shm", "lockstep-bench-"); err != nil { // how fast the disk is, is not asked
+		b.vaultDir = b.dir
+	}
+	engines := filepath.Join(b.dir, "engines")
+	if err := errors.Join(os.Mkdir(engines, 0o700), standin.WriteDefinitions(ctx, engines)); err != nil {
+		return nil, errors.Join(err, b.clear())
+	}
 	b.server = &envtest.Environment{
 		Scheme: s, BinaryAssetsDirectory: assets, ErrorIfCRDPathMissing: true,
-		CRDDirectoryPaths: []string{filepath.Join(b.root, "manifests", "crd"), filepath.Join(snapshots, "config", "crd")},
+		CRDDirectoryPaths: []string{filepath.Join(b.root, "manifests", "crd"), filepath.Join(snapshots, "config", "crd"), engines},
 	}
 	b.server.ControlPlane.Etcd = &envtest.Etcd{}
-	b.server.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true") // how fast the disk is, is not asked
+	b.server.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true")
 	cfg, err := b.server.Start()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the API server: %w", err), b.end())
@@ -73,7 +85,12 @@ func begin(ctx context.Context, o options) (_ *bench, err error) {
 	if b.client, err = client.NewWithWatch(cfg, client.Options{Scheme: s}); err != nil {
 		return nil, errors.Join(err, b.end())
 	}
-	return b, b.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SystemNamespace}})
+	for _, name := range []string{v1alpha1.SystemNamespace, argoNamespace} {
+		if err := b.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			return nil, errors.Join(err, b.end())
+		}
+	}
+	return b, nil
 }
 
 func (b *bench) end() error {
@@ -81,8 +98,10 @@ func (b *bench) end() error {
 	if b.controller != nil {
 		failed = b.controller.stop()
 	}
-	return errors.Join(failed, b.server.Stop(), os.RemoveAll(b.dir))
+	return errors.Join(failed, b.server.Stop(), b.clear())
 }
+
+func (b *bench) clear() error { return errors.Join(os.RemoveAll(b.dir), os.RemoveAll(b.vaultDir)) }
 
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).Output()

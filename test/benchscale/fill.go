@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"filippo.io/age"
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,6 +32,14 @@ const (
 	writers = 16
 )
 
+// fillBoth fills vault and API server at once.
+func (b *bench) fillBoth(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.makeVault(ctx) })
+	g.Go(func() error { return b.fill(ctx) })
+	return g.Wait()
+}
+
 // makeVault makes a vault in a directory, with a record of every point.
 func (b *bench) makeVault(ctx context.Context) error {
 	b.sayf("a vault with %d points", b.policies*b.points)
@@ -36,7 +47,7 @@ func (b *bench) makeVault(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(b.dir, "vault")
+	path := filepath.Join(b.vaultDir, "vault")
 	s, err := backend.Create(ctx, "file://"+path, backend.Credentials{})
 	if err != nil {
 		return err
@@ -124,7 +135,8 @@ func (b *bench) create(ctx context.Context, objects ...client.Object) error {
 			return fmt.Errorf("making %T %q: %w", o, o.GetName(), err)
 		}
 		switch o.(type) {
-		case *v1alpha1.RestorePoint, *corev1.PersistentVolumeClaim, *corev1.PersistentVolume:
+		case *v1alpha1.RestorePoint, *v1alpha1.ProtectionPolicy, *corev1.PersistentVolumeClaim, *corev1.PersistentVolume,
+			*sourcev1.GitRepository, *kustomizev1.Kustomization:
 			withStatus.SetResourceVersion(o.GetResourceVersion())
 			withStatus.SetUID(o.GetUID())
 			if err := b.client.Status().Update(ctx, withStatus); err != nil {
@@ -141,7 +153,8 @@ func claim(j int) string { return fmt.Sprintf("data-%d", j) }
 
 func (b *bench) fillApplication(ctx context.Context, i int) error {
 	ns := namespace(i)
-	objects := []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, policy(ns)}
+	objects := append([]client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}}, deployer(i)...)
+	objects = append(objects, policy(i))
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10Gi")}
 	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 	for j := range b.volumes {
@@ -166,6 +179,11 @@ func (b *bench) fillApplication(ctx context.Context, i int) error {
 				Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound, Capacity: size, AccessModes: modes},
 			})
 	}
+	for _, o := range objects {
+		if _, ok := o.(*corev1.PersistentVolumeClaim); ok {
+			deployedBy(i, o)
+		}
+	}
 	for j := range b.points {
 		objects = append(objects, b.point(i, j))
 	}
@@ -173,10 +191,10 @@ func (b *bench) fillApplication(ctx context.Context, i int) error {
 }
 
 // policy has a schedule whose next run is hours away.
-func policy(ns string) *v1alpha1.ProtectionPolicy {
+func policy(i int) *v1alpha1.ProtectionPolicy {
 	r := revision(0)
-	return &v1alpha1.ProtectionPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: policyName, Annotations: map[string]string{
+	p := &v1alpha1.ProtectionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace(i), Name: policyName, Annotations: map[string]string{
 			v1alpha1.AnnotationRepository: r.Repository, v1alpha1.AnnotationPath: r.Path,
 			v1alpha1.AnnotationRevision: r.Ref + "@sha1:" + r.Commit, v1alpha1.AnnotationTree: r.Tree,
 		}},
@@ -186,6 +204,12 @@ func policy(ns string) *v1alpha1.ProtectionPolicy {
 			Retention:  &v1alpha1.Retention{Last: 10, Daily: 7, Weekly: 4},
 		},
 	}
+	deployedBy(i, p)
+	if byFlux(i) {
+		p.Spec.OnDeploy = v1alpha1.OnDeployBoth
+		p.Status.LastDeploy = &v1alpha1.Deploy{Revision: fluxRevision(0)}
+	}
+	return p
 }
 
 func revision(j int) v1alpha1.Revision {

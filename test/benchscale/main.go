@@ -53,7 +53,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.end()) }()
-	for _, step := range []func(context.Context) error{b.makeVault, b.fill, b.startController, b.measureRest, b.measureNotice} {
+	for _, step := range []func(context.Context) error{b.fillBoth, b.startController, b.measureRest, b.measureNotice} {
 		if err := step(ctx); err != nil {
 			return err
 		}

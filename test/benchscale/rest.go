@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/test/lab"
@@ -15,7 +16,7 @@ import (
 
 const (
 	// startLimit bounds the wait for a controller that has judged everything.
-	startLimit = 10 * time.Minute
+	startLimit = 20 * time.Minute
 	// slice is what the time at rest is divided into, to see whether the work comes in bursts.
 	slice = 10 * time.Second
 )
@@ -29,7 +30,7 @@ func (b *bench) startController(ctx context.Context) error {
 	if b.controller, err = startProcess(b.dir, filepath.Join(b.bin, "controller"), b.server.KubeConfig); err != nil {
 		return err
 	}
-	err = lab.Eventually(ctx, startLimit, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextTimeout(ctx, time.Second, startLimit, true, func(ctx context.Context) (bool, error) { // listing them takes the API server a while
 		var policies v1alpha1.ProtectionPolicyList
 		if err := b.client.List(ctx, &policies); err != nil {
 			return false, err

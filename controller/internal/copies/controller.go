@@ -77,9 +77,12 @@ func concerned(o client.Object) bool {
 	return ok && (conditions.IsReady(p) && len(p.Status.Copies) > 0 || controllerutil.ContainsFinalizer(p, v1alpha1.FinalizerCopies))
 }
 
-// Reconcile takes each copy of one point a step further. It reads the point live: what the status says about movers must not be older than
-// they are.
+// Reconcile takes each copy of one point a step further. Nearly all points of a cluster have their copies, which the cache tells: what it
+// does not know yet is told later. The others are read live: what the status says about movers must not be older than they are.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ctrl.Result, err error) {
+	if settled, err := r.settled(ctx, req); err != nil || settled {
+		return ctrl.Result{}, err
+	}
 	p := &v1alpha1.RestorePoint{}
 	if err := r.Reader.Get(ctx, req.NamespacedName, p); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -121,6 +124,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 		controllerutil.RemoveFinalizer(p, v1alpha1.FinalizerCopies)
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// settled says whether, by the cache, nothing is to be done for a point.
+func (r *Reconciler) settled(ctx context.Context, req ctrl.Request) (bool, error) {
+	p := &v1alpha1.RestorePoint{}
+	err := r.Client.Get(ctx, req.NamespacedName, p)
+	if apierrors.IsNotFound(err) || err == nil && !concerned(p) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading restore point %q: %w", req.Name, err)
+	}
+	names, err := r.wanted(ctx, p)
+	return err == nil && settled(p, names), err
 }
 
 // atOnce is when to look again once what a mover left is in the status.

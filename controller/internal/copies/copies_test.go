@@ -2,6 +2,7 @@ package copies_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -270,6 +271,7 @@ func TestCopies(t *testing.T) {
 		test func(*testing.T, *world)
 	}{
 		{"copies, verifies and cleans", testCopies},
+		{"a point that has its copies is not read live", testSettled},
 		{"leaves a point alone that does not say yet what holds it", testUnsaid},
 		{"a failure is told and tried again", testFailure},
 		{"a vault that is not ready is waited for", testUnready},
@@ -327,6 +329,28 @@ func testCopies(t *testing.T, w *world) {
 		t.Errorf("status %+v", c)
 	}
 	w.expectData(p)
+}
+
+// unread is the API server where nobody is to ask it.
+type unread struct{ client.Reader }
+
+var errRead = errors.New("the API server was asked")
+
+func (unread) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return errRead
+}
+
+func testSettled(t *testing.T, w *world) {
+	copied, fresh := w.point(), w.point()
+	copied.Status.Copies = append(copied.Status.Copies, v1alpha1.PointCopy{Vault: "offsite", State: v1alpha1.CopyVerified, VerifiedAt: copied.Status.Taken})
+	must(t, w.c.Status().Update(t.Context(), copied))
+	for name, want := range map[string]error{copied.Name: nil, fresh.Name: errRead, "gone": nil} {
+		r := &copies.Reconciler{Client: w.c, Reader: unread{}}
+		_, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: name}})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
 }
 
 func testFailure(t *testing.T, w *world) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -111,6 +112,14 @@ func reconcileCopies(p *v1alpha1.RestorePoint, vaults []string) (from string) {
 		}
 	}
 	return from
+}
+
+// settled says whether a point is in all these vaults, or not to be there any more, and nothing is left of its movers. It may change the
+// status.
+func settled(p *v1alpha1.RestorePoint, vaults []string) bool {
+	before := len(p.Status.Copies)
+	reconcileCopies(p, vaults)
+	return len(p.Status.Copies) == before && !pending(p) && !controllerutil.ContainsFinalizer(p, v1alpha1.FinalizerCopies)
 }
 
 // lacking says whether a vault is to hold the point and does not yet.

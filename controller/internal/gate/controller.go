@@ -85,13 +85,12 @@ func (r *Reconciler) flux() flux.Flux {
 
 // protections are the policies of what a Kustomization deploys, with their points.
 func (r *Reconciler) protections(ctx context.Context, name object.Name) ([]protection, error) {
-	var policies v1alpha1.ProtectionPolicyList
-	if err := r.Client.List(ctx, &policies); err != nil {
-		return nil, fmt.Errorf("listing policies: %w", err)
+	policies, err := r.candidates(ctx, name)
+	if err != nil {
+		return nil, err
 	}
 	var out []protection
-	for i := range policies.Items {
-		p := &policies.Items[i]
+	for _, p := range policies {
 		by, err := r.deployer(ctx, p)
 		if err != nil {
 			return nil, err

@@ -141,7 +141,11 @@ func begin(t *testing.T, cfg *rest.Config) {
 func (w *world) enforced() {
 	w.name = "canary"
 	k := w.kustomization(map[string]string{v1alpha1.AnnotationPreDeploy: "never"})
-	w.until("the policies are in force", func() bool { return w.attempt(k, revision("f")) != nil })
+	next, other := revision("e"), revision("f") // the same once more is not refused
+	w.until("the policies are in force", func() bool {
+		next, other = other, next
+		return w.attempt(k, next) != nil
+	})
 }
 
 func (w *world) until(what string, done func() bool) {

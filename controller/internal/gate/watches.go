@@ -28,6 +28,9 @@ const lookEvery = 10 * time.Second
 // SetupWithManager makes the manager reconcile Kustomizations, as soon as the cluster serves that kind, and again whenever their source,
 // policy or points change.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	if err := indexDeployers(mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
 	c, err := controller.New("gate", mgr, controller.Options{Reconciler: r})
 	if err != nil {
 		return fmt.Errorf("making the controller: %w", err)
@@ -35,6 +38,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		if !r.awaitFlux(ctx) {
 			return nil
+		}
+		if err := indexSources(ctx, mgr.GetFieldIndexer()); err != nil {
+			return err
 		}
 		for _, s := range r.sources(mgr.GetCache()) {
 			if err := c.Watch(s); err != nil {
@@ -105,15 +111,13 @@ func ofSource(ctx context.Context, c client.Reader, repository *unstructured.Uns
 	list := &unstructured.UnstructuredList{}
 	kind := flux.KindKustomization()
 	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-	if err := c.List(ctx, list); err != nil {
+	if err := c.List(ctx, list, client.MatchingFields{bySource: nameOf(repository).String()}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "listing Kustomizations")
 		return nil
 	}
 	var out []reconcile.Request
 	for i := range list.Items {
-		if flux.SourceOf(&list.Items[i]) == nameOf(repository) {
-			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 	}
 	return out
 }

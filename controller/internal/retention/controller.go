@@ -66,6 +66,7 @@ type Reconciler struct {
 	OpenRepository func(url string, o git.Options) (Repository, error)
 
 	locks locks
+	holds holds
 }
 
 // SetupWithManager registers the reconciler.

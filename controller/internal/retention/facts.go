@@ -44,7 +44,7 @@ func (r *Reconciler) observe(ctx context.Context, p *v1alpha1.ProtectionPolicy, 
 	if err != nil {
 		return facts{}, vaults.NewError(name, err)
 	}
-	holds, err := catalog.Holds(ctx, v, r.Clock.Now())
+	holds, err := r.holds.of(ctx, v, r.Clock.Now())
 	if err != nil {
 		return facts{}, vaults.NewError(name, err)
 	}

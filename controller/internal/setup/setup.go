@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -123,7 +124,7 @@ func managerOptions(s *runtime.Scheme, o Options) ctrl.Options {
 		GracefulShutdownTimeout:       new(10 * time.Second),
 		// What belongs to others is not kept: Jobs, pods and the metadata of Secrets only of our own namespace.
 		Cache: cache.Options{
-			DefaultTransform: cache.TransformStripManagedFields(),
+			DefaultTransform: slim,
 			ByObject: map[client.Object]cache.ByObject{
 				&batchv1.Job{}: system,
 				&corev1.Pod{}:  system,
@@ -137,6 +138,24 @@ func managerOptions(s *runtime.Scheme, o Options) ctrl.Options {
 			&snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotClass{},
 		}}},
 	}
+}
+
+// slim leaves out of the cache what nobody asks it for: who wrote which field, and of what a GitOps engine deploys all but which source it
+// comes from. That is read live when it decides, and its inventories would be most of the controller's memory.
+func slim(o any) (any, error) {
+	switch o := o.(type) {
+	case *unstructured.Unstructured:
+		kept := map[string]any{"apiVersion": o.Object["apiVersion"], "kind": o.Object["kind"], "metadata": o.Object["metadata"]}
+		if source, ok, _ := unstructured.NestedMap(o.Object, "spec", "sourceRef"); ok {
+			kept["spec"] = map[string]any{"sourceRef": source}
+		}
+		o.Object = kept
+		o.SetManagedFields(nil)
+		o.SetAnnotations(nil)
+	case metav1.Object:
+		o.SetManagedFields(nil)
+	}
+	return o, nil
 }
 
 // withoutStatus keeps of a node what is asked about: its labels, and whether it takes pods. The list of its images alone is larger

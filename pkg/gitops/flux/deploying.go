@@ -115,17 +115,25 @@ func name(d *gitops.Deploying, u, source *unstructured.Unstructured, text string
 
 // AppliedBy is the Kustomization that applied an object, or the HelmRelease that did; empty if none did.
 func (f Flux) AppliedBy(ctx context.Context, o metav1.Object) (object.Name, error) {
-	labels := o.GetLabels()
-	if labels[labelName] != "" {
-		return object.Name{Namespace: labels[labelNamespace], Name: labels[labelName]}, nil
-	}
-	release := object.Name{Namespace: labels[labelReleaseNamespace], Name: labels[labelReleaseName]}
+	by, release := AppliedByLabels(o)
 	if release.Name == "" {
-		return object.Name{}, nil
+		return by, nil
 	}
 	u, err := f.Get(ctx, kindRelease, release)
 	if err != nil || u == nil {
 		return object.Name{}, err
 	}
 	return parentOf(u), nil
+}
+
+// AppliedByLabels is what the labels of an object say of who applied it: a Kustomization, a HelmRelease, or neither, and never both.
+func AppliedByLabels(o metav1.Object) (kustomization, release object.Name) {
+	labels := o.GetLabels()
+	switch {
+	case labels[labelName] != "":
+		kustomization = object.Name{Namespace: labels[labelNamespace], Name: labels[labelName]}
+	case labels[labelReleaseName] != "":
+		release = object.Name{Namespace: labels[labelReleaseNamespace], Name: labels[labelReleaseName]}
+	}
+	return kustomization, release
 }
