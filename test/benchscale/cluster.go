@@ -77,6 +77,7 @@ func begin(ctx context.Context, o options) (_ *bench, err error) {
 	}
 	b.server.ControlPlane.Etcd = &envtest.Etcd{}
 	b.server.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true")
+	b.server.ControlPlaneStartTimeout = startLimit
 	cfg, err := b.server.Start()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the API server: %w", err), b.end())
