@@ -31,7 +31,6 @@ type bench struct {
 	started    time.Time
 	root, bin  string
 	dir        string
-	vaultDir   string
 	server     *envtest.Environment
 	client     client.WithWatch
 	controller *process
@@ -64,19 +63,16 @@ func begin(ctx context.Context, o options) (_ *bench, err error) {
 	if b.dir, err = os.MkdirTemp("", "lockstep-bench-"); err != nil {
 		return nil, err
 	}
-	if b.vaultDir, err = os.MkdirTemp("/dev/shm", "lockstep-bench-"); err != nil { // how fast the disk is, is not asked
-		b.vaultDir = b.dir
-	}
 	engines := filepath.Join(b.dir, "engines")
 	if err := errors.Join(os.Mkdir(engines, 0o700), standin.WriteDefinitions(ctx, engines)); err != nil {
-		return nil, errors.Join(err, b.clear())
+		return nil, errors.Join(err, os.RemoveAll(b.dir))
 	}
 	b.server = &envtest.Environment{
 		Scheme: s, BinaryAssetsDirectory: assets, ErrorIfCRDPathMissing: true,
 		CRDDirectoryPaths: []string{filepath.Join(b.root, "manifests", "crd"), filepath.Join(snapshots, "config", "crd"), engines},
 	}
 	b.server.ControlPlane.Etcd = &envtest.Etcd{}
-	b.server.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true")
+	b.server.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true") // how fast the disk is, is not asked
 	b.server.ControlPlaneStartTimeout = startLimit
 	cfg, err := b.server.Start()
 	if err != nil {
@@ -99,10 +95,8 @@ func (b *bench) end() error {
 	if b.controller != nil {
 		failed = b.controller.stop()
 	}
-	return errors.Join(failed, b.server.Stop(), b.clear())
+	return errors.Join(failed, b.server.Stop(), os.RemoveAll(b.dir))
 }
-
-func (b *bench) clear() error { return errors.Join(os.RemoveAll(b.dir), os.RemoveAll(b.vaultDir)) }
 
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
