@@ -42,6 +42,7 @@ func TestCopies(t *testing.T) {
 	forget(ctx, t, shared.prod, name)
 	destroy(ctx, t, first)
 	refused(ctx, t, shared.prod, 3, "first", "restore", "--tag", tag, "--repo", repo.URL, "--path", ".", "--vault", "first")
+	kubectl(ctx, t, shared.prod, "-n", v1alpha1.SystemNamespace, "delete", "restores", "--all") // it would go on waiting for the first vault
 
 	lockstep(ctx, t, shared.prod, "restore", "--tag", tag, "--repo", repo.URL, "--path", ".", "--vault", "second")
 	if got := notesDigest(ctx, t, shared.prod, name); got != digest {
