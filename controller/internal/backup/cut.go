@@ -71,7 +71,7 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 	}
 	switch elapsed := r.Clock.Since(p.Status.StartedAt.Time); {
 	case elapsed < quick || due(p) || away(p.Status.ScaleToZero):
-		return r.progress(p, "taking snapshots", r.Limits.Soon)
+		return r.progress(p, "taking snapshots", r.soon(p))
 	case elapsed <= r.Limits.Cut:
 		return r.progress(p, "taking snapshots", r.Limits.Poll)
 	}
@@ -87,35 +87,54 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 	return r.fail(p, v1alpha1.ReasonSnapshotFailed, message)
 }
 
-// takeSnapshots prepares everything first, so that the requests follow each other closely.
+// takeSnapshots prepares everything first, so that the requests follow each other closely. What takes an answer of the API server is asked
+// for all volumes at once: an application may be held still meanwhile.
 func (r *Reconciler) takeSnapshots(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
-	var requests []*snapshotv1.VolumeSnapshot
+	var asked []*work
 	for _, v := range volumes {
-		if inPlace(v.capture) {
-			continue
-		}
-		claim, err := r.source(ctx, p, v.capture)
-		if err != nil {
-			return r.refuse(p, err)
-		}
-		class, err := r.snapshotClass(ctx, claim)
-		if err != nil {
-			return r.refuse(p, err)
-		}
-		requests = append(requests, &snapshotv1.VolumeSnapshot{
-			ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: objectName(p, v.index), Labels: labels(p)},
-			Spec: snapshotv1.VolumeSnapshotSpec{
-				VolumeSnapshotClassName: &class,
-				Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim.Name},
-			},
-		})
-	}
-	for _, s := range requests {
-		if err := r.create(ctx, s); err != nil {
-			return ctrl.Result{}, err
+		if !inPlace(v.capture) {
+			asked = append(asked, v)
 		}
 	}
-	return r.progress(p, "taking snapshots", r.Limits.Soon)
+	requests := make([]*snapshotv1.VolumeSnapshot, len(asked))
+	err := together(len(asked), func(i int) (err error) {
+		requests[i], err = r.snapshotOf(ctx, p, asked[i])
+		return err
+	})
+	if err != nil {
+		return r.refuse(p, err)
+	}
+	if err := together(len(asked), func(i int) error { return r.create(ctx, requests[i]) }); err != nil {
+		return ctrl.Result{}, err
+	}
+	return r.progress(p, "taking snapshots", r.soon(p))
+}
+
+// snapshotOf is the snapshot that a volume needs.
+func (r *Reconciler) snapshotOf(ctx context.Context, p *v1alpha1.RestorePoint, v *work) (*snapshotv1.VolumeSnapshot, error) {
+	claim, err := r.source(ctx, p, v.capture)
+	if err != nil {
+		return nil, err
+	}
+	class, err := r.snapshotClass(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	return &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: objectName(p, v.index), Labels: labels(p)},
+		Spec: snapshotv1.VolumeSnapshotSpec{
+			VolumeSnapshotClassName: &class,
+			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim.Name},
+		},
+	}, nil
+}
+
+// soon is how soon to look whether snapshots are cut: five times as often where an application is held still for them.
+func (r *Reconciler) soon(p *v1alpha1.RestorePoint) time.Duration {
+	if due(p) {
+		return r.Limits.Soon / 5
+	}
+	return r.Limits.Soon
 }
 
 // confirm fixes the moment of the point, if the revision did not change before it. What is still to be read is of this moment or newer.

@@ -47,11 +47,26 @@ func (r *Reconciler) observe(ctx context.Context, p *v1alpha1.RestorePoint) ([]*
 	volumes := make([]*work, len(p.Status.Volumes))
 	for i := range p.Status.Volumes {
 		volumes[i] = &work{index: i, capture: &p.Status.Volumes[i]}
-		if err := r.observeVolume(ctx, p, volumes[i]); err != nil {
+	}
+	if p.Status.Taken == nil {
+		return volumes, together(len(volumes), func(i int) error { return r.observeCut(ctx, p, volumes[i]) })
+	}
+	for _, v := range volumes {
+		if err := r.observeVolume(ctx, p, v); err != nil {
 			return nil, err
 		}
 	}
 	return volumes, nil
+}
+
+// observeCut looks at all that there may be of a volume before the point's moment is fixed: its snapshot. An application may be held still
+// until it is cut.
+func (r *Reconciler) observeCut(ctx context.Context, p *v1alpha1.RestorePoint, v *work) (err error) {
+	if inPlace(v.capture) {
+		return nil
+	}
+	v.snapshot, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, p.Namespace, objectName(p, v.index))
+	return err
 }
 
 func (r *Reconciler) observeVolume(ctx context.Context, p *v1alpha1.RestorePoint, v *work) (err error) {

@@ -72,7 +72,7 @@ func (r *Reconciler) podsOf(ctx context.Context, namespace string) ([]corev1.Pod
 // freeze runs the pre hooks, each in all its containers at once. That post is due then is in the status already.
 func (r *Reconciler) freeze(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.Result, error) {
 	for _, hook := range byHook(p.Status.Quiesce) {
-		err := together(hook, func(i int) error { return r.freezeOne(ctx, p, i) })
+		err := together(len(hook), func(n int) error { return r.freezeOne(ctx, p, hook[n]) })
 		switch {
 		case ctx.Err() != nil:
 			return ctrl.Result{}, ctx.Err() // this controller ends; the next one finds what is begun
@@ -133,7 +133,8 @@ func (r *Reconciler) thaw(ctx context.Context, p *v1alpha1.RestorePoint) (lost s
 	slices.Reverse(hooks)
 	var failed error
 	for _, hook := range hooks {
-		failed = join(failed, together(hook, func(i int) error {
+		failed = join(failed, together(len(hook), func(n int) error {
+			i := hook[n]
 			q := &p.Status.Quiesce[i]
 			if !q.PostHookDue {
 				return nil
@@ -326,12 +327,12 @@ func byHook(all []v1alpha1.Quiesced) [][]int {
 	return out
 }
 
-// together does the same with several containers at once.
-func together(positions []int, do func(int) error) error {
-	errs := make([]error, len(positions))
+// together does the same with each of several things at once.
+func together(n int, do func(int) error) error {
+	errs := make([]error, n)
 	var wait sync.WaitGroup
-	for n, i := range positions {
-		wait.Go(func() { errs[n] = do(i) })
+	for i := range n {
+		wait.Go(func() { errs[i] = do(i) })
 	}
 	wait.Wait()
 	return join(errs...)

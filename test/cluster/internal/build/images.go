@@ -73,6 +73,16 @@ func recipes() []recipe {
 				Env: []string{path}, WorkingDir: "/data",
 			},
 		},
+		{
+			Name: "lockstep.test/mariadb:10.11", Packages: []string{"mariadb-server", "busybox-static"},
+			Programs: []string{"/usr/sbin/mariadbd", "/usr/bin/mariadb", "/usr/bin/mariadb-check", "/usr/bin/my_print_defaults", "/usr/bin/resolveip"},
+			Trees:    []string{"/usr/bin/mariadb-install-db", "/usr/share/mysql"},
+			Files:    map[string]string{"/usr/local/bin/docker-entrypoint.sh": "mariadb.sh"},
+			Dirs:     []string{"/run/mysqld", "/var/lib/mysql", "/usr/lib/mysql/plugin"},
+			Config: image.Config{
+				Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []string{"mariadbd"}, User: user, Env: []string{path},
+			},
+		},
 	}
 }
 
@@ -88,7 +98,7 @@ func (b Builder) Images(ctx context.Context, binaries Binaries) ([]string, error
 		return nil, err
 	}
 	inputs := []string{string(all), string(release), runtime.GOARCH, filepath.Base(binaries.dir), imageFormat}
-	for _, name := range []string{"postgres.sh", "redis.sh"} {
+	for _, name := range []string{"postgres.sh", "redis.sh", "mariadb.sh"} {
 		content, err := imageFiles.ReadFile("files/" + name)
 		if err != nil {
 			return nil, err
