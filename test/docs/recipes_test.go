@@ -30,7 +30,7 @@ func recipes(t *testing.T) map[string]string {
 func TestRecipesAreTheExamples(t *testing.T) {
 	page := documents(t)["docs/consistency.md"]
 	found := recipes(t)
-	if len(found) != 3 {
+	if len(found) != 4 {
 		t.Errorf("examples/quiesce has %d recipes", len(found))
 	}
 	for name, recipe := range found {
