@@ -292,8 +292,20 @@ type watched struct {
 	looks int
 }
 
-// work lets the engine take a step each half second until it is stopped. Others may change its objects meanwhile.
+// work lets the engine take steps until it is stopped.
 func (w *watched) work(ctx context.Context, step func(context.Context) error) {
+	w.stop = atWork(ctx, w.t, func(ctx context.Context) error {
+		err := step(ctx)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.looks++
+		return err
+	})
+	w.t.Cleanup(w.stop)
+}
+
+// atWork lets a stand-in take a step each half second until it is stopped. Others may change its objects meanwhile.
+func atWork(ctx context.Context, t *testing.T, step func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -301,16 +313,9 @@ func (w *watched) work(ctx context.Context, step func(context.Context) error) {
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			err := step(ctx)
-			if ctx.Err() != nil {
-				return
+			if err := step(ctx); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
+				t.Errorf("the stand-in: %v", err)
 			}
-			if err != nil && !apierrors.IsConflict(err) {
-				w.t.Errorf("the stand-in: %v", err)
-			}
-			w.mu.Lock()
-			w.looks++
-			w.mu.Unlock()
 			select {
 			case <-ctx.Done():
 				return
@@ -318,8 +323,7 @@ func (w *watched) work(ctx context.Context, step func(context.Context) error) {
 			}
 		}
 	}()
-	w.stop = func() { cancel(); <-done }
-	w.t.Cleanup(w.stop)
+	return sync.OnceFunc(func() { cancel(); <-done })
 }
 
 func (w *watched) saw(ctx context.Context, by, commit string) {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -94,7 +93,7 @@ func TestGate(t *testing.T) {
 		t.Errorf("the data is %s, was %s", got, digest)
 	}
 
-	g.breakBackups(ctx)
+	breakBackups(ctx, t, gatedName)
 	g.publish(ctx, "third")
 	must(t, lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
 		out, err := shared.lab.Lockstep(ctx, prod, "status", "-n", "flux-system")
@@ -156,24 +155,12 @@ func (g *gated) head(ctx context.Context) string {
 func (g *gated) flux(ctx context.Context) (stop func()) {
 	c := engineClient(g.t, shared.prod)
 	flux := &standin.Flux{Client: c, Namespace: "flux-system", Fetch: standin.Git{Dir: g.t.TempDir()}.Fetch, Applied: g.applied}
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(500 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			if err := flux.Step(ctx); err != nil && ctx.Err() == nil && !standin.IsRefused(err) && !apierrors.IsConflict(err) {
-				g.t.Errorf("the stand-in: %v", err)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
+	return atWork(ctx, g.t, func(ctx context.Context) error {
+		if err := flux.Step(ctx); !standin.IsRefused(err) {
+			return err
 		}
-	}()
-	return sync.OnceFunc(func() { cancel(); <-done })
+		return nil
+	})
 }
 
 // applied notes a deploy that begins before the point of it is complete.
@@ -216,11 +203,11 @@ func (g *gated) points(ctx context.Context) []v1alpha1.RestorePoint {
 	return list.Items
 }
 
-// breakBackups adds a claim that cannot be snapshotted.
-func (g *gated) breakBackups(ctx context.Context) {
-	g.t.Helper()
+// breakBackups adds a claim on prod that cannot be snapshotted.
+func breakBackups(ctx context.Context, t *testing.T, namespace string) {
+	t.Helper()
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Mi")}
-	must(g.t, shared.prod.Create(ctx, &corev1.PersistentVolume{
+	must(t, shared.prod.Create(ctx, &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: "by-hand"},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity: size, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
@@ -228,14 +215,14 @@ func (g *gated) breakBackups(ctx context.Context) {
 		},
 	}))
 	claim := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: gatedName, Name: "by-hand"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "by-hand"},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			StorageClassName: new(""), VolumeName: "by-hand", AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			Resources: corev1.VolumeResourceRequirements{Requests: size},
 		},
 	}
-	must(g.t, shared.prod.Create(ctx, claim))
-	must(g.t, lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
+	must(t, shared.prod.Create(ctx, claim))
+	must(t, lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
 		err := shared.prod.Get(ctx, client.ObjectKeyFromObject(claim), claim)
 		return claim.Status.Phase == corev1.ClaimBound, err
 	}))

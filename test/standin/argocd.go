@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"time"
 
-	"github.com/fluxcd/pkg/ssa"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,7 +21,7 @@ type Argo struct {
 	Applied   Applied
 }
 
-// Step looks at every Application once: it carries an operation out, or asks for one where auto-sync is on and Git has moved on.
+// Step looks at every Application once: it carries an operation on, or asks for one where auto-sync is on and Git has moved on.
 func (a *Argo) Step(ctx context.Context) error {
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(schema.GroupVersionKind{Group: "argoproj.io", Version: "v1alpha1", Kind: "ApplicationList"})
@@ -58,24 +55,19 @@ func (a *Argo) reconcile(ctx context.Context, u *unstructured.Unstructured) erro
 	if err != nil {
 		return err
 	}
-	before := u.DeepCopy()
 	_, automated, _ := unstructured.NestedMap(u.Object, "spec", "syncPolicy", "automated")
 	was, _, _ := unstructured.NestedMap(u.Object, "status", "operationState", "syncResult")
+	delete(was, "resources")
 	now := revisions(sources, several)
-	switch {
-	case asked:
-		for _, s := range sources {
-			if err := a.sync(ctx, u, s); err != nil {
-				return err
-			}
-		}
-		delete(u.Object, "operation")
-		u.Object["status"] = status(operation, now)
-	case automated && !reflect.DeepEqual(was, now):
+	if asked {
+		return a.operate(ctx, u, operation, sources, now)
+	}
+	before := u.DeepCopy()
+	if automated && !reflect.DeepEqual(was, now) { // a revision that failed is not tried again
 		u.Object["operation"] = map[string]any{"sync": now}
-	default:
+	} else {
 		synced := map[string]any{"status": "OutOfSync"}
-		if reflect.DeepEqual(was, now) {
+		if phase, _, _ := unstructured.NestedString(u.Object, "status", "operationState", "phase"); phase == succeeded && reflect.DeepEqual(was, now) {
 			synced["status"] = "Synced"
 		}
 		maps.Copy(synced, now)
@@ -83,6 +75,10 @@ func (a *Argo) reconcile(ctx context.Context, u *unstructured.Unstructured) erro
 			return err
 		}
 	}
+	return a.patch(ctx, u, before)
+}
+
+func (a *Argo) patch(ctx context.Context, u, before *unstructured.Unstructured) error {
 	return a.Client.Patch(ctx, u, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 }
 
@@ -133,38 +129,27 @@ func (a *Argo) checkout(ctx context.Context, url, target string) (commit, dir st
 	return a.Fetch(ctx, url, target, "")
 }
 
-// sync applies what is in a path. Charts are not rendered.
-func (a *Argo) sync(ctx context.Context, u *unstructured.Unstructured, s source) error {
-	if s.path == "" {
-		return nil
-	}
-	objects, err := build(ctx, s.dir, s.path, unstructured.Unstructured{Object: map[string]any{}})
-	if err != nil {
-		return err
-	}
-	for _, o := range objects {
-		annotations := o.GetAnnotations()
-		if annotations == nil {
-			annotations = map[string]string{}
+// render builds what is in the paths, each object with Argo CD's mark. Charts are not rendered.
+func (a *Argo) render(ctx context.Context, u *unstructured.Unstructured, sources []source) ([]*unstructured.Unstructured, error) {
+	var all []*unstructured.Unstructured
+	for _, s := range sources {
+		if s.path == "" {
+			continue
 		}
-		gvk := o.GroupVersionKind()
-		annotations["argocd.argoproj.io/tracking-id"] = fmt.Sprintf("%s:%s/%s:%s/%s", u.GetName(), gvk.Group, gvk.Kind, o.GetNamespace(), o.GetName())
-		o.SetAnnotations(annotations)
+		objects, err := build(ctx, s.dir, s.path, unstructured.Unstructured{Object: map[string]any{}})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			annotations := o.GetAnnotations()
+			if annotations == nil {
+				annotations = map[string]string{}
+			}
+			gvk := o.GroupVersionKind()
+			annotations["argocd.argoproj.io/tracking-id"] = fmt.Sprintf("%s:%s/%s:%s/%s", u.GetName(), gvk.Group, gvk.Kind, o.GetNamespace(), o.GetName())
+			o.SetAnnotations(annotations)
+		}
+		all = append(all, objects...)
 	}
-	if a.Applied != nil {
-		a.Applied(ctx, u.GetNamespace()+"/"+u.GetName(), s.commit)
-	}
-	return applyAll(ctx, a.Client, ssa.Owner{Field: "argocd-controller", Group: "argoproj.io"}, objects)
-}
-
-func status(operation, revisions map[string]any) map[string]any {
-	synced := map[string]any{"status": "Synced"}
-	maps.Copy(synced, revisions)
-	return map[string]any{
-		"sync": synced, "health": map[string]any{"status": "Healthy"},
-		"operationState": map[string]any{
-			"operation": operation, "startedAt": metav1.Now().UTC().Format(time.RFC3339),
-			"phase": "Succeeded", "message": "successfully synced (all tasks run)", "syncResult": revisions,
-		},
-	}
+	return all, nil
 }

@@ -1,6 +1,7 @@
 // Package standin does to the objects of Flux and Argo CD what their controllers do: it fetches, renders and applies, and writes the
 // same status, one step at a time, so that a test decides who acts when. Rendering and applying are Flux's own packages. What it does
-// not do, such as pruning, hooks, drift correction and timeouts, no test may count on.
+// not do, such as pruning, waves of what is no hook, hooks of other phases than PreSync and PostSync, drift correction and timeouts, no test
+// may count on.
 package standin
 
 import (
