@@ -83,10 +83,11 @@ type Options struct {
 
 // Repository is an open repository. It is not safe for concurrent use.
 type Repository struct {
-	url    string
-	store  *filesystem.Storage
-	remote *remote // nil for a local repository
-	limits limits
+	url      string
+	store    *filesystem.Storage
+	remote   *remote // nil for a local repository
+	workTree string
+	limits   limits
 }
 
 type limits struct {
@@ -142,6 +143,7 @@ func (r *Repository) openLocal(dir string) error {
 	r.store = store
 	if w, err := repo.Worktree(); err == nil {
 		dir = w.Filesystem.Root()
+		r.workTree = dir
 	}
 	if origin, err := repo.Remote("origin"); err == nil && len(origin.Config().URLs) > 0 {
 		r.url = revision.StripCredentials(origin.Config().URLs[0])

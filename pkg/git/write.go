@@ -64,9 +64,11 @@ type writer struct {
 	repo   *Repository
 	root   *os.Root
 	inside string
-	bytes  int64
-	files  int
-	links  []string
+	// lenient says that nothing is inside.
+	lenient bool
+	bytes   int64
+	files   int
+	links   []string
 }
 
 func (w *writer) tree(ctx context.Context, hash plumbing.Hash, dir string) error {
@@ -178,5 +180,5 @@ func (w *writer) checkLinks() error {
 }
 
 func (w *writer) isInside(name string) bool {
-	return w.inside == "." || name == w.inside || strings.HasPrefix(name, w.inside+"/")
+	return !w.lenient && (w.inside == "." || name == w.inside || strings.HasPrefix(name, w.inside+"/"))
 }

@@ -1,0 +1,128 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/lockstep-dr/lockstep/pkg/revision"
+)
+
+var errRemote = errors.New("the repository is not on this machine")
+
+// WorkTree is the directory with the checked-out files of a local repository; empty for a bare one, and for a remote one.
+func (r *Repository) WorkTree() string { return r.workTree }
+
+// Parse finds the commit that a name means in a local repository, as git rev-parse does: HEAD, HEAD^1, main, origin/main, v1.2.0, 1a2b3c4.
+func (r *Repository) Parse(ctx context.Context, name string) (string, error) {
+	commit, err := r.parse(ctx, name)
+	if err != nil {
+		return "", fmt.Errorf("finding %q in %q: %w", name, r.url, err)
+	}
+	return commit.Hash.String(), nil
+}
+
+func (r *Repository) parse(ctx context.Context, name string) (*object.Commit, error) {
+	if r.remote != nil {
+		return nil, errRemote
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if strings.Contains(name, ":") {
+		return nil, fmt.Errorf("%w: it names no commit", ErrRefNotFound)
+	}
+	local, err := git.Open(r.store, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	hash, err := local.ResolveRevision(plumbing.Revision(name))
+	if errors.Is(err, plumbing.ErrReferenceNotFound) || errors.Is(err, plumbing.ErrObjectNotFound) {
+		return nil, fmt.Errorf("%w%s", ErrRefNotFound, r.perhapsShallow())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefNotFound, err)
+	}
+	return r.peel(*hash)
+}
+
+// perhapsShallow explains why something may be missing from a local clone.
+func (r *Repository) perhapsShallow() string {
+	if shallow, err := r.store.Shallow(); err != nil || len(shallow) > 0 {
+		return ": the local clone is shallow: fetch more of the history"
+	}
+	return ""
+}
+
+// MergeBase is the commit of a local repository from which head has left base: head's changes are those since then. Of several it is
+// the first by name.
+func (r *Repository) MergeBase(ctx context.Context, base, head string) (string, error) {
+	found, err := r.mergeBase(ctx, base, head)
+	if err != nil {
+		return "", fmt.Errorf("finding where %s has left %s in %q: %w", revision.Short(head), revision.Short(base), r.url, err)
+	}
+	return found, nil
+}
+
+func (r *Repository) mergeBase(ctx context.Context, base, head string) (string, error) {
+	from, err := r.parse(ctx, base)
+	if err != nil {
+		return "", err
+	}
+	to, err := r.parse(ctx, head)
+	if err != nil {
+		return "", err
+	}
+	// A shallow clone knows this much.
+	if from.Hash == to.Hash || slices.Contains(to.ParentHashes, from.Hash) {
+		return from.Hash.String(), nil
+	}
+	if err := r.fetchHistory(ctx, to.Hash); err != nil {
+		return "", err
+	}
+	common, err := to.MergeBase(from)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if len(common) == 0 {
+		return "", fmt.Errorf("%w: they have no commit in common", ErrRefNotFound)
+	}
+	hashes := make([]string, len(common))
+	for i, c := range common {
+		hashes[i] = c.Hash.String()
+	}
+	return slices.Min(hashes), nil
+}
+
+// WriteOut writes the files of a local repository's commit into the empty directory dir, for looking at them. Unlike Materialise it
+// leaves out submodules and links out of the repository.
+func (r *Repository) WriteOut(ctx context.Context, commit, dir string) (err error) {
+	at, err := r.parse(ctx, commit)
+	if err == nil {
+		err = r.writeOut(ctx, at, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("writing out commit %s of %q: %w", revision.Short(commit), r.url, err)
+	}
+	return nil
+}
+
+func (r *Repository) writeOut(ctx context.Context, commit *object.Commit, dir string) (err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	w := &writer{repo: r, root: root, lenient: true, bytes: r.limits.tree, files: r.limits.files}
+	if err := w.tree(ctx, commit.TreeHash, "."); err != nil {
+		return err
+	}
+	return w.checkLinks()
+}

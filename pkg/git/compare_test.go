@@ -1,0 +1,88 @@
+package git
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	w, v1, v2 := shop(t)
+	bare := filepath.Join(t.TempDir(), "shop.git")
+	w.git("clone", "-q", "--bare", "file://"+w.dir, bare)
+	for _, dir := range []string{w.dir, bare} {
+		r := open(t, dir, Options{})
+		if (r.WorkTree() == "") != (dir == bare) {
+			t.Errorf("%s: the work tree is %q", dir, r.WorkTree())
+		}
+		for name, want := range map[string]string{"v1.0.0": v1, v1[:8]: v1, v1: v1, "HEAD": v2, "HEAD^1": v1} {
+			if got, err := r.Parse(t.Context(), name); err != nil || got != want {
+				t.Errorf("%s: %q is %s, %v; want %s", dir, name, got, err, want)
+			}
+		}
+		for _, name := range []string{"none", "HEAD^2", "HEAD~40", "", "--all", strings.Repeat("1", 40), "v1.0.0:deploy"} {
+			if got, err := r.Parse(t.Context(), name); !errors.Is(err, ErrRefNotFound) {
+				t.Errorf("%s: %q is %s, %v", dir, name, got, err)
+			}
+		}
+	}
+	if _, err := open(t, "https://git.example.com/shop.git", Options{}).Parse(t.Context(), "HEAD"); err == nil {
+		t.Error("a name was found in a repository that was not asked")
+	}
+}
+
+func TestMergeBase(t *testing.T) {
+	w, top, merge, main, side, base := merged(t)
+	w.git("checkout", "-q", "--orphan", "elsewhere")
+	other := w.commit("of another history")
+	r := open(t, w.dir, Options{})
+	for _, c := range []struct{ base, head, want string }{
+		{main, side, base}, {side, main, base}, {main, merge, main}, {side, merge, side}, {base, top, base}, {top, top, top},
+	} {
+		if got, err := r.MergeBase(t.Context(), c.base, c.head); err != nil || got != c.want {
+			t.Errorf("of %s and %s: %s, %v; want %s", c.base, c.head, got, err, c.want)
+		}
+	}
+	if got, err := r.MergeBase(t.Context(), other, top); !errors.Is(err, ErrRefNotFound) {
+		t.Errorf("of two histories: %s, %v", got, err)
+	}
+}
+
+func TestMergeBaseOfAShallowClone(t *testing.T) {
+	w, _, merge, main, side, _ := merged(t)
+	w.git("checkout", "-q", merge)
+	w.git("branch", "-f", "shown", merge)
+	dir := filepath.Join(t.TempDir(), "clone")
+	w.git("clone", "-q", "--depth=2", "--branch=shown", "file://"+w.dir, dir)
+	r := open(t, dir, Options{})
+	if got, err := r.MergeBase(t.Context(), "HEAD^1", "HEAD"); err != nil || got != main {
+		t.Errorf("of a parent: %s, %v; want %s", got, err, main)
+	}
+	if got, err := r.MergeBase(t.Context(), main, side); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "shallow") {
+		t.Errorf("of two parents: %s, %v", got, err)
+	}
+}
+
+func TestWriteOut(t *testing.T) {
+	w, v1, _ := shop(t)
+	if err := os.Symlink("/etc/passwd", filepath.Join(w.dir, "deploy", "out")); err != nil {
+		t.Fatal(err)
+	}
+	c := w.commit("a link out of the repository")
+	r := open(t, w.dir, Options{})
+	dir := t.TempDir()
+	if err := r.WriteOut(t.Context(), c, dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "deploy", "out")); !os.IsNotExist(err) {
+		t.Errorf("the link is there: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "deploy", "db.yaml")); err != nil {
+		t.Error(err)
+	}
+	if err := r.WriteOut(t.Context(), v1, dir); err == nil {
+		t.Error("a commit was written over another")
+	}
+}
