@@ -45,6 +45,7 @@ func run() int {
 		Getenv:   os.Getenv,
 		Now:      time.Now,
 		Terminal: terminal(os.Stderr),
+		Colour:   terminal(os.Stdout).Colour,
 	}
 	return int(p.Run(ctx, os.Args[1:]))
 }

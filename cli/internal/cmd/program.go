@@ -30,6 +30,8 @@ type Program struct {
 	Now     func() time.Time
 	// Terminal is the one that Err is, if it is one.
 	Terminal progress.Terminal
+	// Colour says that Out is one that shows colours.
+	Colour bool
 
 	cluster kube.Flags
 	quiet   bool

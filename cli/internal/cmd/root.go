@@ -39,7 +39,7 @@ deployed, and restores by replaying that commit while it fills the volumes.`,
 		&cobra.Group{ID: groupVault, Title: "Vaults and volumes:"},
 		&cobra.Group{ID: groupSetup, Title: "Set up:"},
 	)
-	add(root, groupProtect, p.applyCommand(), p.backupCommand(), p.policyCommand(), p.statusCommand())
+	add(root, groupProtect, p.checkCommand(), p.applyCommand(), p.backupCommand(), p.policyCommand(), p.statusCommand())
 	add(root, groupRecover, p.pointsCommand(), p.describeCommand(), p.holdCommand(), p.releaseHoldCommand(), p.retentionCommand(), p.residualCommand(), p.restoreCommand(), p.rollbackCommand(), p.doctorCommand())
 	add(root, groupVault, p.vaultCommand(), p.volumeCommand())
 	add(root, groupSetup, p.installCommand(), p.uninstallCommand(), p.versionCommand())

@@ -40,9 +40,9 @@ var Formats = []Format{Text, JSON, SARIF, Markdown, JUnit, GitHub}
 // Document is a report and what it is of.
 type Document struct {
 	coverage.Report
-	// Head is the commit that was judged; with Changed, what lies in the work tree over it. Empty outside of Git.
-	Head    string `json:"head,omitempty"`
-	Changed bool   `json:"changed,omitempty"`
+	// Head is the commit that was judged; with WorkTree, the files in the work tree over it, committed or not. Empty outside of Git.
+	Head     string `json:"head,omitempty"`
+	WorkTree bool   `json:"workTree,omitempty"`
 	// Base is the commit that it was compared with; empty if it was with none.
 	Base string `json:"base,omitempty"`
 }

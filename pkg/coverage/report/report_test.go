@@ -45,7 +45,7 @@ func shop() *Document {
 	silenced := vaults
 	silenced.Object.Name, silenced.Fingerprint = "wiki", "5ca1ab1e"
 	return &Document{
-		Head: "1111111111111111111111111111111111111111", Changed: true, Base: "2222222222222222222222222222222222222222",
+		Head: "1111111111111111111111111111111111111111", WorkTree: true, Base: "2222222222222222222222222222222222222222",
 		Report: coverage.Report{
 			Findings: []coverage.Finding{open, other, gone, vaults},
 			Coverage: []coverage.Row{

@@ -1,0 +1,193 @@
+package cmd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockstep-dr/lockstep/cli/internal/fault"
+	"github.com/lockstep-dr/lockstep/cli/internal/output"
+	"github.com/lockstep-dr/lockstep/pkg/checker"
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+	"github.com/lockstep-dr/lockstep/pkg/coverage/report"
+	"github.com/lockstep-dr/lockstep/pkg/git"
+)
+
+type checkOptions struct {
+	head, base       string
+	baseSet          bool
+	format, file     string
+	failOn           string
+	config, baseline string
+	write            bool
+	explain          string
+}
+
+func (o *checkOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.base, "base", "", "commit, branch or tag that the change is for: findings about what would become of data (default: the target of the pull or merge request, in CI; else none)")
+	f.StringVar(&o.head, "head", "", "commit to judge (default: the files of the work tree, committed or not; HEAD of a bare repository)")
+	f.StringVar(&o.format, "format", string(report.Text), "how to write the report: "+strings.Join(values(report.Formats), ", "))
+	f.StringVar(&o.file, "output", "", "file to write the report into (default: standard output)")
+	f.StringVar(&o.failOn, "fail-on", string(coverage.Error), "the least severity that fails the check: "+strings.Join(values(severities), ", "))
+	f.StringVar(&o.config, "config", "", "configuration (default: "+coverage.ConfigName+" in the directory, if it is there)")
+	f.StringVar(&o.baseline, "baseline", "", "findings that are known already (default: "+checker.BaselineName+" in the directory, if it is there)")
+	f.BoolVar(&o.write, "write-baseline", false, "write what is found now into the baseline, and fail on nothing")
+	f.StringVar(&o.explain, "explain", "", "explain a rule, as LS103, with an example and how to mend it, and check nothing")
+	cmd.MarkFlagsMutuallyExclusive("write-baseline", "head")
+	complete := func(flag string, known []string) {
+		// The error says that the flag does not exist, and it was added above.
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(known, cobra.ShellCompDirectiveNoFileComp))
+	}
+	complete("format", values(report.Formats))
+	complete("fail-on", values(severities))
+	var rules []string
+	for _, r := range coverage.Rules() {
+		rules = append(rules, r.ID+"\t"+r.Summary)
+	}
+	complete("explain", rules)
+}
+
+var severities = []coverage.Severity{coverage.Error, coverage.Warning, coverage.Note, coverage.Off}
+
+func values[T ~string](all []T) []string {
+	out := make([]string, len(all))
+	for i, v := range all {
+		out[i] = string(v)
+	}
+	return out
+}
+
+func (p *Program) checkCommand() *cobra.Command {
+	var o checkOptions
+	cmd := &cobra.Command{
+		Use:   "check [PATH]",
+		Short: "Find what a repository does not protect, and what a change would do to data",
+		Long: `Find what a Git repository deploys and does not protect, what a change would do to data, and whether the commit could be
+replayed. No cluster is needed, nothing of the repository is run, and nothing is changed.
+
+PATH is a directory of a work tree, which is judged as it lies, with what is not committed, or a bare repository, of which HEAD
+is. Nothing outside of PATH is read. Without PATH it is the whole work tree around the current directory.
+
+With --base the commit is compared with the one from which it has left the base, as a pull request is.
+
+The exit code is 0 if nothing was found that is as bad as --fail-on says, 1 if something was, and 2 if it could not be checked.`,
+		Example: `  lockstep check
+  lockstep check --base origin/main
+  lockstep check --format sarif --output lockstep.sarif
+  lockstep check --write-baseline      # fail only on what is new from now on
+  lockstep check --explain LS103`,
+		Args:   cobra.MaximumNArgs(1),
+		PreRun: func(cmd *cobra.Command, _ []string) { o.baseSet = cmd.Flags().Changed("base") },
+		RunE: runs(func(ctx context.Context, args []string) error {
+			if o.explain != "" {
+				return p.explain(o.explain)
+			}
+			return p.check(ctx, strings.Join(args, ""), o)
+		}),
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (p *Program) explain(name string) error {
+	rule, ok := coverage.FindRule(name)
+	if !ok {
+		var all []string
+		for _, r := range coverage.Rules() {
+			all = append(all, r.ID)
+		}
+		return fault.New(fault.Usage, "There are: "+strings.Join(all, ", "), "there is no rule %q", name)
+	}
+	_, err := fmt.Fprintln(p.Out, strings.TrimRight(rule.Page(), "\n"))
+	return err
+}
+
+func (p *Program) check(ctx context.Context, path string, o checkOptions) error {
+	format, failOn := report.Format(o.format), coverage.Severity(o.failOn)
+	if !slices.Contains(report.Formats, format) {
+		return fault.New(fault.Usage, "", "--format must be one of %s", strings.Join(values(report.Formats), ", "))
+	}
+	if !slices.Contains(severities, failOn) {
+		return fault.New(fault.Usage, "", "--fail-on must be one of %s", strings.Join(values(severities), ", "))
+	}
+	if !o.baseSet && o.head == "" {
+		if o.base = baseOfRequest(p.Getenv); o.base != "" {
+			p.note("comparing with %s, as the job is of a request to merge into it", o.base)
+		}
+	}
+	result, err := checker.Check(ctx, checker.Request{
+		Path: path, Head: o.head, Base: o.base, Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now(),
+	})
+	if err != nil {
+		return couldNotCheck(ctx, err)
+	}
+	d := result.Document
+	if o.write {
+		return p.writeBaseline(result)
+	}
+	var out bytes.Buffer
+	if err := report.Write(&out, format, d, report.Options{FailOn: failOn, Colour: p.Colour && o.file == "", Version: p.Version}); err != nil {
+		return couldNotCheck(ctx, err)
+	}
+	if o.file == "" {
+		_, err = out.WriteTo(p.Out)
+	} else {
+		err = os.WriteFile(o.file, out.Bytes(), 0o644)
+	}
+	if err != nil {
+		return couldNotCheck(ctx, fmt.Errorf("writing the report: %w", err))
+	}
+	if d.Fails(failOn) {
+		return fault.New(fault.Failed, "Explain a rule: lockstep check --explain "+d.Findings[0].Rule, "the check found what --fail-on=%s does not let pass", failOn)
+	}
+	return nil
+}
+
+func (p *Program) writeBaseline(r *checker.Result) error {
+	if r.Baseline == "" {
+		return fault.New(fault.Usage, "Name a file with --baseline.", "a bare repository has no place for a baseline")
+	}
+	known := coverage.NewBaseline(r.Document.Report)
+	if err := os.WriteFile(r.Baseline, known.Bytes(), 0o644); err != nil {
+		return fault.New(fault.Usage, "", "writing the baseline: %w", err)
+	}
+	shown := r.Baseline
+	if here, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(here, shown); err == nil && filepath.IsLocal(rel) {
+			shown = rel
+		}
+	}
+	_, err := fmt.Fprintf(p.Out, "%s: %s\n", output.Path(shown), output.Count(len(known.Findings), "finding", "findings"))
+	return err
+}
+
+// couldNotCheck is an error after which nothing is known of the repository.
+func couldNotCheck(ctx context.Context, err error) error {
+	hint := ""
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, git.ErrRefNotFound), errors.Is(err, git.ErrUnreachable):
+		hint = "In CI, fetch enough of the history, as with fetch-depth: 0 of actions/checkout."
+	}
+	return &fault.Error{Code: fault.Usage, Err: err, Hint: hint}
+}
+
+// baseOfRequest is the commit or branch that a pull or merge request is for, where the program runs in a job of one.
+func baseOfRequest(getenv func(string) string) string {
+	if branch := getenv("GITHUB_BASE_REF"); branch != "" && getenv("GITHUB_ACTIONS") == "true" {
+		return "origin/" + branch
+	}
+	if commit := getenv("CI_MERGE_REQUEST_DIFF_BASE_SHA"); commit != "" && getenv("GITLAB_CI") == "true" {
+		return commit
+	}
+	return ""
+}

@@ -1,0 +1,324 @@
+// Package checker goes the way from a repository to what is found in it: it reads a commit, or the files that lie in a work tree, and
+// the commit to compare with, renders both, and judges. It needs no cluster, runs nothing of what it reads, and changes nothing.
+package checker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+	"github.com/lockstep-dr/lockstep/pkg/coverage/report"
+	"github.com/lockstep-dr/lockstep/pkg/desired"
+	"github.com/lockstep-dr/lockstep/pkg/git"
+	"github.com/lockstep-dr/lockstep/pkg/render"
+)
+
+// BaselineName is the file at the root of what is judged that knows what was found before.
+const BaselineName = ".lockstep-baseline.json"
+
+// Request says what is to be judged.
+type Request struct {
+	// Path is a directory, of a work tree or of none, or a bare repository. Nothing outside of it is read. Empty means the whole
+	// work tree around the current directory.
+	Path string
+	// Head is the commit to judge, as git names commits; empty for the files of the work tree as they lie, committed or not.
+	Head string
+	// Base is the commit to compare with, at the place where head has left it; empty for none.
+	Base string
+	// Config and Baseline are files; empty for those in what is judged, if they are there.
+	Config, Baseline string
+	// Anew says that the baseline is about to be written, so that none is read.
+	Anew bool
+	Now  time.Time
+}
+
+// Result is what came of it.
+type Result struct {
+	Document *report.Document
+	// Baseline is the file to write a baseline into; empty where there is none, as in a bare repository.
+	Baseline string
+}
+
+// Check judges. An error means that it could not be judged at all; what could not be rendered is in the document.
+func Check(ctx context.Context, q Request) (_ *Result, err error) {
+	p, err := open(q.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	d := &report.Document{}
+	head, err := p.head(ctx, q.Head, d)
+	if err != nil {
+		return nil, err
+	}
+	config, err := settings(head, q.Config)
+	if err != nil {
+		return nil, err
+	}
+	var base string
+	if q.Base != "" {
+		if base, err = p.base(ctx, q.Base, d); err != nil {
+			return nil, err
+		}
+	}
+	in := coverage.Input{Config: config, Now: q.Now}
+	if in.Head, in.Base, err = states(ctx, head, base, p.urls()); err != nil {
+		return nil, err
+	}
+	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, p.urls()); err != nil {
+		return nil, err
+	}
+	d.Report = coverage.Check(in)
+	result := &Result{Document: d, Baseline: q.Baseline}
+	if result.Baseline == "" && q.Head == "" && !p.bare() {
+		result.Baseline = filepath.Join(p.root, BaselineName)
+	}
+	if !q.Anew {
+		if err := applyBaseline(&d.Report, head, q.Baseline); err != nil {
+			return nil, err
+		}
+	}
+	relocate(d, p.below)
+	return result, nil
+}
+
+// place is where what is judged lies.
+type place struct {
+	// repository is nil for a directory outside of Git.
+	repository *git.Repository
+	// noGit says why, to whoever asks for a commit.
+	noGit error
+	// root is the directory to judge, below is where that is in its repository, with slashes; "." for the root.
+	root, below string
+	// scratch is where commits are written out to.
+	scratch []string
+}
+
+func open(dir string) (*place, error) {
+	whole := dir == ""
+	if whole {
+		dir = "."
+	}
+	root, err := filepath.Abs(dir)
+	if err == nil {
+		root, err = filepath.EvalSymlinks(root)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %q: %w", dir, err)
+	}
+	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+		return nil, errors.Join(fmt.Errorf("%q is not a directory", dir), err)
+	}
+	p := &place{root: root, below: "."}
+	p.repository, err = git.Open(root, git.Options{})
+	if errors.Is(err, git.ErrUnsupported) {
+		return nil, err
+	}
+	if err != nil {
+		p.repository, p.noGit = nil, err
+		return p, nil
+	}
+	top := p.repository.WorkTree()
+	if top == "" {
+		return p, nil
+	}
+	if top, err = filepath.EvalSymlinks(top); err != nil {
+		return nil, fmt.Errorf("opening %q: %w", dir, err)
+	}
+	if whole {
+		p.root = top
+		return p, nil
+	}
+	below, err := filepath.Rel(top, root)
+	if err != nil {
+		return nil, fmt.Errorf("opening %q: %w", dir, err)
+	}
+	p.below = filepath.ToSlash(below)
+	return p, nil
+}
+
+func (p *place) bare() bool { return p.repository != nil && p.repository.WorkTree() == "" }
+
+func (p *place) close() error {
+	var all []error
+	for _, dir := range p.scratch {
+		all = append(all, os.RemoveAll(dir))
+	}
+	if p.repository != nil {
+		all = append(all, p.repository.Close())
+	}
+	return errors.Join(all...)
+}
+
+// urls are what sources call the repository by.
+func (p *place) urls() []string {
+	if p.repository == nil {
+		return nil
+	}
+	return []string{p.repository.URL()}
+}
+
+// head is the directory with what is judged.
+func (p *place) head(ctx context.Context, name string, d *report.Document) (string, error) {
+	if p.repository == nil {
+		if name != "" {
+			return "", p.noGit
+		}
+		return p.root, nil
+	}
+	tree := name == "" && !p.bare()
+	if name == "" {
+		name = "HEAD"
+	}
+	commit, err := p.repository.Parse(ctx, name)
+	switch {
+	case err == nil:
+		d.Head, d.WorkTree = commit, tree
+	case !tree:
+		return "", err
+	default: // nothing was ever committed
+		d.WorkTree = true
+	}
+	if tree {
+		return p.root, nil
+	}
+	return p.writeOut(ctx, commit, true)
+}
+
+// base is the directory with the commit to compare with.
+func (p *place) base(ctx context.Context, name string, d *report.Document) (string, error) {
+	if p.repository == nil {
+		return "", p.noGit
+	}
+	head := d.Head
+	if head == "" {
+		head = "HEAD"
+	}
+	commit, err := p.repository.MergeBase(ctx, name, head)
+	if err != nil {
+		return "", err
+	}
+	d.Base = commit
+	return p.writeOut(ctx, commit, false)
+}
+
+// writeOut writes a commit into a directory of its own, and gives that in it which is judged. It must be there in a head; a base
+// without it deploys nothing.
+func (p *place) writeOut(ctx context.Context, commit string, must bool) (string, error) {
+	dir, err := os.MkdirTemp("", "lockstep-check-")
+	if err != nil {
+		return "", fmt.Errorf("making a directory: %w", err)
+	}
+	p.scratch = append(p.scratch, dir)
+	if err := p.repository.WriteOut(ctx, commit, dir); err != nil {
+		return "", err
+	}
+	// Links of the commit do not count: what is judged lies where its name says.
+	root := dir
+	for _, name := range strings.Split(p.below, "/") {
+		root = filepath.Join(root, name)
+		info, err := os.Lstat(root)
+		switch {
+		case err == nil && info.IsDir():
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return "", err
+		case must:
+			return "", fmt.Errorf("the commit has no directory %q", p.below)
+		default:
+			empty, err := os.MkdirTemp("", "lockstep-check-")
+			if err != nil {
+				return "", fmt.Errorf("making a directory: %w", err)
+			}
+			p.scratch = append(p.scratch, empty)
+			return empty, nil
+		}
+	}
+	return root, nil
+}
+
+// states renders both commits. What an owner deploys that is the same in both is rendered once.
+func states(ctx context.Context, head, base string, urls []string) (after, before *desired.State, err error) {
+	o := render.Options{URLs: urls}
+	h, err := render.Discover(ctx, render.Commit{Root: head}, o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading what is deployed: %w", err)
+	}
+	if after, err = h.Render(ctx, nil); err != nil || base == "" {
+		return after, nil, err
+	}
+	b, err := render.Discover(ctx, render.Commit{Root: base}, o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading what the commit to compare with deploys: %w", err)
+	}
+	known := map[string]string{}
+	for _, owner := range after.Owners {
+		known[owner.ID] = owner.Hash
+	}
+	if before, err = b.Render(ctx, func(o desired.Owner) bool { return o.Hash != "" && known[o.ID] == o.Hash }); err != nil {
+		return nil, nil, err
+	}
+	before.Objects, before.Gaps = merge(before, after)
+	for i := range before.Owners {
+		before.Owners[i].Skipped = false
+	}
+	return after, before, nil
+}
+
+// merge gives a state what another has of the owners that it skipped.
+func merge(s, other *desired.State) ([]desired.Object, []desired.Gap) {
+	skipped := map[string]bool{}
+	for _, o := range s.Owners {
+		skipped[o.ID] = o.Skipped
+	}
+	from := map[string][]desired.Object{}
+	for _, o := range s.Objects {
+		from[o.Owner] = append(from[o.Owner], o)
+	}
+	for _, o := range other.Objects {
+		if skipped[o.Owner] {
+			from[o.Owner] = append(from[o.Owner], o)
+		}
+	}
+	objects := make([]desired.Object, 0, len(s.Objects))
+	for _, o := range s.Owners {
+		objects = append(objects, from[o.ID]...)
+	}
+	gaps := s.Gaps
+	for _, g := range other.Gaps {
+		if skipped[g.Owner] {
+			gaps = append(gaps, g)
+		}
+	}
+	return objects, gaps
+}
+
+// relocate makes files relative to the repository's root.
+func relocate(d *report.Document, below string) {
+	if below == "." {
+		return
+	}
+	at := func(o *desired.Origin) {
+		if o.File != "" {
+			o.File = path.Join(below, o.File)
+		}
+	}
+	for i := range d.Findings {
+		at(&d.Findings[i].Origin)
+	}
+	for i := range d.Suppressed {
+		at(&d.Suppressed[i].Origin)
+	}
+	for i := range d.Coverage {
+		at(&d.Coverage[i].Origin)
+	}
+	for i := range d.NotRendered {
+		at(&d.NotRendered[i].Origin)
+	}
+}

@@ -1,0 +1,83 @@
+package checker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+)
+
+// maxFile bounds a configuration and a baseline, in bytes.
+const maxFile = 32 << 20
+
+// settings are those of a file, or of the one in what is judged if there is one.
+func settings(root, file string) (coverage.Config, error) {
+	data, err := read(root, coverage.ConfigName, file)
+	if data == nil || err != nil {
+		return coverage.Config{}, err
+	}
+	return coverage.ParseConfig(data)
+}
+
+// applyBaseline takes out of the findings what a file knows, or the one in what is judged if there is one.
+func applyBaseline(r *coverage.Report, root, file string) error {
+	data, err := read(root, BaselineName, file)
+	if data == nil || err != nil {
+		return err
+	}
+	known, err := coverage.ParseBaseline(data)
+	if err != nil {
+		return err
+	}
+	r.Apply(known)
+	return nil
+}
+
+// read reads a file that a user names, which must be there, or else one of a name in root, which may be absent: then the data is nil.
+// That one is a stranger's: it leads nowhere else.
+func read(root, name, file string) ([]byte, error) {
+	if file != "" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		return readAll(f)
+	}
+	in, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	info, err := in.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", name)
+	}
+	f, err := in.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f)
+}
+
+func readAll(f *os.File) ([]byte, error) {
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %q: %w", f.Name(), err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%q has more than %d MiB", f.Name(), maxFile>>20)
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	return data, nil
+}
