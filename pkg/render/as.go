@@ -31,8 +31,8 @@ type As struct {
 	Check func(file []byte) error
 	// unknown says that a variable which nobody gives has a value that is not known: its reference stays where it is.
 	unknown func(name string) bool
-	// resources are the files of the directory that count, if not all do.
-	resources []string
+	// change is made to the kustomization of the directory.
+	change func(kustomization map[string]any) error
 	// Flat leaves out what lies in directories below, where there is no kustomization.
 	Flat bool
 }

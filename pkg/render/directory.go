@@ -1,11 +1,15 @@
 package render
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"fmt"
 	"path"
 	"strings"
 
-	"sigs.k8s.io/kustomize/api/types"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
@@ -30,47 +34,76 @@ func (r *Repository) directory(dir string) *owner {
 	}
 	o.reads = r.readsOf(files...)
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
-		return r.manifestsOf(ctx, As{Path: dir}, files)
+		return r.manifestsOf(ctx, files, "")
 	}
 	return o
 }
 
-// manifestsOf renders files of a directory. Those that cannot be read are gaps.
-func (r *Repository) manifestsOf(ctx context.Context, as As, files []string) ([]desired.Object, []desired.Gap, error) {
+// manifestsOf reads manifests as they are. Files that cannot be read are gaps.
+func (r *Repository) manifestsOf(ctx context.Context, files []string, namespace string) ([]desired.Object, []desired.Gap, error) {
+	var objects []desired.Object
+	var plain []*unstructured.Unstructured
 	var gaps []desired.Gap
-	as.resources = []string{}
 	for _, file := range files {
-		if err := r.parses(file); err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		read, err := r.objectsIn(file)
+		if err != nil {
 			gaps = append(gaps, desired.Gap{Origin: desired.Origin{File: file}, What: file, Why: strings.TrimSpace(err.Error())})
 			continue
 		}
-		as.resources = append(as.resources, strings.TrimPrefix(strings.TrimPrefix(file, as.Path), "/"))
-	}
-	if len(as.resources) == 0 {
-		return nil, gaps, nil
-	}
-	objects, more, err := r.build(ctx, as)
-	return objects, append(gaps, more...), err
-}
-
-func (r *Repository) parses(file string) error {
-	data, err := r.small(file)
-	if err != nil {
-		return err
-	}
-	for _, text := range splitDocuments(data) {
-		var any map[string]any
-		if err := yaml.Unmarshal(text, &any); err != nil {
-			return err
+		for _, o := range read {
+			objects, plain = append(objects, o), append(plain, o.Unstructured)
 		}
 	}
-	return nil
+	setNamespaces(plain, cmp.Or(namespace, defaultNamespace))
+	return objects, gaps, nil
 }
 
-// kustomizationOf lists files as kustomize wants it.
-func kustomizationOf(files []string) ([]byte, error) {
-	return yaml.Marshal(types.Kustomization{
-		TypeMeta:  types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind},
-		Resources: files, BuildMetadata: []string{types.OriginAnnotations},
-	})
+// objectsIn reads one file. Documents that are no objects do not count.
+func (r *Repository) objectsIn(file string) ([]desired.Object, error) {
+	data, err := r.small(file)
+	if err != nil {
+		return nil, err
+	}
+	var objects []desired.Object
+	line := 1
+	for _, text := range splitDocuments(data) {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(text, &u.Object); err != nil {
+			return nil, err
+		}
+		origin := desired.Origin{File: file, Line: line}
+		if found := documentsOf(text); len(found) > 0 {
+			origin.Line = line + found[0].line - 1
+		}
+		line += bytes.Count(text, []byte("\n"))
+		if err := eachObject(u, func(u *unstructured.Unstructured) {
+			objects = append(objects, desired.Object{Unstructured: u, Origin: origin})
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return objects, nil
+}
+
+// eachObject calls for an object, or for those of a list.
+func eachObject(u *unstructured.Unstructured, call func(*unstructured.Unstructured)) error {
+	if u.GetKind() == "" || u.GetAPIVersion() == "" {
+		return nil
+	}
+	if u.IsList() {
+		return u.EachListItem(func(item runtime.Object) error {
+			if o, ok := item.(*unstructured.Unstructured); ok {
+				return eachObject(o, call)
+			}
+			return nil
+		})
+	}
+	if u.GetName() == "" {
+		return fmt.Errorf("%s has no name: what Git holds must be found again by its name", u.GetKind())
+	}
+	call(u)
+	return nil
 }

@@ -23,7 +23,7 @@ type origin struct {
 }
 
 // wantOrigins makes kustomize note the origins of what the kustomization in dir builds.
-func (fs *guardedFS) wantOrigins(dir string) error {
+func (fs *guardedFS) wantOrigins(dir string, as As) error {
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
 		file := filepath.Join(dir, name)
 		if !fs.Exists(file) {
@@ -33,11 +33,18 @@ func (fs *guardedFS) wantOrigins(dir string) error {
 		if err != nil {
 			return err
 		}
+		if as.change != nil {
+			var failed error
+			data, err = edit(data, func(k map[string]any) { failed = as.change(k) })
+			if err = cmp.Or(err, failed); err != nil {
+				return err
+			}
+		}
 		if data, err = fs.withOrigins(data); err != nil {
 			return err
 		}
 		fs.generated, fs.content = file, data
-		return nil
+		return fs.checkKustomization(file, data)
 	}
 	return nil
 }

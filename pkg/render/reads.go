@@ -119,6 +119,11 @@ func (r *Repository) hash(s *reads, of ...any) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
+func hexSum(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
 // hashOf is of a file or a directory. One that is absent has one, too.
 func (r *Repository) hashOf(p string) (string, error) {
 	if r.commit.Hash != nil {

@@ -183,12 +183,6 @@ func (fs *guardedFS) directory(path string) (string, error) {
 // generate adds a kustomization of all manifests in dir if it has none, and to the one there is what an engine's own adds. Files that
 // Flux leaves out of its artifacts, and those that a .sourceignore in dir names, are no manifests.
 func (fs *guardedFS) generate(dir string, as As) error {
-	if as.resources != nil {
-		var err error
-		fs.generated = filepath.Join(dir, konfig.DefaultKustomizationFileName())
-		fs.content, err = kustomizationOf(as.resources)
-		return err
-	}
 	there := slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool { return fs.Exists(filepath.Join(dir, name)) })
 	if there && as.Kustomization == nil && fs.origins == nil {
 		return nil
@@ -204,7 +198,7 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	}
 	generator := kustomize.NewGenerator(fs.root, engine)
 	if there && as.Kustomization == nil {
-		return fs.wantOrigins(dir)
+		return fs.wantOrigins(dir, as)
 	}
 	if !there {
 		ignore := []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}

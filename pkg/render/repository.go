@@ -317,6 +317,16 @@ func (r *Repository) owner(object desired.Object, instance string, parent *owner
 		o.Kind = desired.Kustomization
 		o.ID = id(o.Kind, o.Namespace, o.Name, instance)
 		r.kustomization(o)
+	case "HelmRelease." + fluxHelm:
+		o.Kind = desired.HelmRelease
+		o.ID = id(o.Kind, o.Namespace, o.Name, instance)
+		r.helmRelease(o)
+	case "Application." + argo:
+		o.Kind = desired.Application
+		o.ID = id(o.Kind, o.Namespace, o.Name, instance)
+		r.application(o)
+	case "ApplicationSet." + argo:
+		return r.applicationSet(object, instance, parent)
 	default:
 		return nil
 	}

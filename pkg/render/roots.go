@@ -25,6 +25,7 @@ func (r *Repository) roots() []*owner {
 		}
 	}
 	clusters := r.clusters(written)
+	r.learnURL(written)
 	for _, w := range clusters {
 		add(w, fluxPath(w.Unstructured))
 	}
@@ -57,6 +58,10 @@ func deploys(u *unstructured.Unstructured) bool {
 	switch u.GroupVersionKind().GroupKind().String() {
 	case "Kustomization." + fluxKustomize:
 		return text(u, "spec", "path") != "" || text(u, "spec", "sourceRef", "name") != ""
+	case "Application." + argo, "ApplicationSet." + argo:
+		return true
+	case "HelmRelease." + fluxHelm:
+		return text(u, "spec", "chart", "spec", "chart") != "" || text(u, "spec", "chartRef", "name") != ""
 	}
 	return false
 }
@@ -66,7 +71,7 @@ func deploys(u *unstructured.Unstructured) bool {
 func (r *Repository) clusters(written []desired.Object) []desired.Object {
 	var found []desired.Object
 	for _, w := range written {
-		if w.GetKind() != "Kustomization" || !within(w.File, cmp.Or(fluxPath(w.Unstructured), ".")) {
+		if w.GroupVersionKind().Group != fluxKustomize || !within(w.File, cmp.Or(fluxPath(w.Unstructured), ".")) {
 			continue
 		}
 		s := sourceOf(w.Unstructured, "spec", "sourceRef")
@@ -97,7 +102,7 @@ func (r *Repository) urlOf(s source) string {
 func (r *Repository) covered(written []desired.Object) map[string]bool {
 	readers := map[string][]string{} // the files of at most two owners by what they read
 	for _, w := range written {
-		for _, o := range r.owner(w, "", nil) {
+		for _, o := range r.quietly(w) {
 			if o.reads == nil {
 				continue
 			}
@@ -118,6 +123,13 @@ func (r *Repository) covered(written []desired.Object) map[string]bool {
 		}
 	}
 	return covered
+}
+
+// quietly is what an object deploys, with nothing noted.
+func (r *Repository) quietly(w desired.Object) []*owner {
+	before := len(r.gaps)
+	defer func() { r.gaps = r.gaps[:before] }()
+	return r.owner(w, "", nil)
 }
 
 // directoriesWithSameNames are those of several clusters: they have owners of the same name.

@@ -1,0 +1,39 @@
+package render
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestChartsAreBounded has charts of strangers.
+func TestChartsAreBounded(t *testing.T) {
+	for name, c := range map[string]struct{ template, says string }{
+		"a long text":      {`{{ repeat 1000000000 "x" }}`, "bytes"},
+		"a long indent":    {`{{ indent 1000000000 "x" }}`, "bytes"},
+		"a long list":      {`{{ range until 1000000000 }}x{{ end }}`, "values"},
+		"a text of itself": {`{{ $s := "xxxxxxxxxxxxxxxx" }}{{ range until 60 }}{{ $s = print $s $s }}{{ end }}{{ $s }}`, "bytes"},
+		"a circle":         {`{{ define "a" }}{{ include "a" . }}{{ end }}{{ include "a" . }}`, "rendering template"},
+		"the network":      {`x: {{ getHostByName "example.org" }}1`, "without a kind"},
+		"the environment":  {`x: {{ env "HOME" }}`, "env"},
+		"no YAML":          {"kind: [", "templates/a.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := tree(t, map[string]string{"c/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0}", "c/templates/a.yaml": c.template})
+			r := &Repository{fs: &guardedFS{root: root}, bounds: defaultBounds}
+			objects, err := r.helm(t.Context(), install{dir: "c", name: "c", namespace: "x"})
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, error %v, want it to say %q", objects, err, c.says)
+			}
+			if err != nil && strings.Contains(err.Error(), root) {
+				t.Errorf("the error shows where the commit is: %v", err)
+			}
+		})
+	}
+	outside := tree(t, map[string]string{
+		"c/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0}", "c/templates/a.yaml": "-> ../../../secret.yaml", "../secret.yaml": configMap("secret", "x"),
+	})
+	r := &Repository{fs: &guardedFS{root: outside}, bounds: defaultBounds}
+	if objects, err := r.helm(t.Context(), install{dir: "c", name: "c"}); err == nil {
+		t.Errorf("a link led outside: %v", objects)
+	}
+}
