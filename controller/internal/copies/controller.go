@@ -97,6 +97,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 		return ctrl.Result{}, err
 	}
 	from := reconcileCopies(p, names)
+	if pending(p) && p.DeletionTimestamp.IsZero() && controllerutil.AddFinalizer(p, v1alpha1.FinalizerCopies) {
+		return ctrl.Result{RequeueAfter: atOnce}, nil // the mover of an object that is gone would be nobody's
+	}
 	var again time.Duration
 	for i := range p.Status.Copies {
 		c := &p.Status.Copies[i]
@@ -110,9 +113,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 		if next > 0 && (again == 0 || next < again) {
 			again = next
 		}
-	}
-	if pending(p) && p.DeletionTimestamp.IsZero() {
-		controllerutil.AddFinalizer(p, v1alpha1.FinalizerCopies)
 	}
 	if !controllerutil.ContainsFinalizer(p, v1alpha1.FinalizerCopies) || again == atOnce {
 		return ctrl.Result{RequeueAfter: again}, nil
@@ -140,7 +140,7 @@ func (r *Reconciler) settled(ctx context.Context, req ctrl.Request) (bool, error
 	return err == nil && settled(p, names), err
 }
 
-// atOnce is when to look again once what a mover left is in the status.
+// atOnce is when to look again once something is written down that must be before the next step.
 const atOnce = time.Nanosecond
 
 // clean removes the point's movers for which there is nothing left to do: whose result is in the status, or which nobody wants any more.
@@ -191,7 +191,14 @@ func (r *Reconciler) advance(ctx context.Context, p *v1alpha1.RestorePoint, from
 	c.State, c.Message = d.state, d.message
 	switch d.step {
 	case stepStart:
-		return d.again, r.start(ctx, p, from, w)
+		attempts := c.Attempts
+		if err := r.start(ctx, p, from, w); err != nil {
+			return 0, err
+		}
+		if c.Attempts != attempts {
+			return atOnce, nil // the mover that failed is removed once it is in the status that it was not the last
+		}
+		return d.again, nil
 	case stepEnd:
 		return d.again, r.Movers.Abandon(ctx, w.job, d.message)
 	case stepNote:

@@ -56,7 +56,7 @@ type place struct {
 // movers really copy.
 type world struct {
 	t      *testing.T
-	c      client.Client
+	c      client.WithWatch
 	clock  *manualClock
 	places map[string]*place
 	points int
@@ -147,19 +147,8 @@ func (w *world) point() *v1alpha1.RestorePoint {
 func (w *world) run(p *v1alpha1.RestorePoint, done func(*v1alpha1.RestorePoint) bool) {
 	w.t.Helper()
 	for range 100 {
-		r := &copies.Reconciler{
-			Client: w.c, Reader: w.c, Events: record.NewFakeRecorder(100), Clock: w.clock, Image: "lockstep.test/controller:dev",
-			Vaults: &vaults.Opener{Reader: w.c}, Limits: copies.DefaultLimits(),
-			Movers: &movers.Room{Reader: w.c, Client: w.c, Limits: movers.Limits{Max: 4, PerNode: 4}},
-		}
-		_, err := r.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(p)})
-		must(w.t, err)
-		err = w.c.Get(w.t.Context(), client.ObjectKeyFromObject(p), p)
-		if apierrors.IsNotFound(err) {
-			p.Status.Copies = nil
-		} else {
-			must(w.t, err)
-		}
+		must(w.t, w.reconcile(w.c, p))
+		w.refresh(p)
 		if done(p) {
 			return
 		}
@@ -167,6 +156,28 @@ func (w *world) run(p *v1alpha1.RestorePoint, done func(*v1alpha1.RestorePoint) 
 		w.clock.now = w.clock.now.Add(time.Second)
 	}
 	w.t.Fatalf("point %s does not get there: %+v", p.Name, p.Status.Copies)
+}
+
+// reconcile lets a controller that has no memory look at a point once.
+func (w *world) reconcile(c client.Client, p *v1alpha1.RestorePoint) error {
+	r := &copies.Reconciler{
+		Client: c, Reader: c, Events: record.NewFakeRecorder(100), Clock: w.clock, Image: "lockstep.test/controller:dev",
+		Vaults: &vaults.Opener{Reader: c}, Limits: copies.DefaultLimits(),
+		Movers: &movers.Room{Reader: c, Client: c, Limits: movers.Limits{Max: 4, PerNode: 4}},
+	}
+	_, err := r.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(p)})
+	return err
+}
+
+// refresh reads a point again. One that is gone has no copies.
+func (w *world) refresh(p *v1alpha1.RestorePoint) {
+	w.t.Helper()
+	err := w.c.Get(w.t.Context(), client.ObjectKeyFromObject(p), p)
+	if apierrors.IsNotFound(err) {
+		p.Status.Copies, p.Finalizers = nil, nil
+		return
+	}
+	must(w.t, err)
 }
 
 func (w *world) jobs() []batchv1.Job {
@@ -278,6 +289,9 @@ func TestCopies(t *testing.T) {
 		{"what was removed is not wanted", testRemoved},
 		{"a vault that is not named any more is not waited for", testUnnamed},
 		{"more than may run at once wait", testMax},
+		{"a controller that dies while it copies", testDeaths},
+		{"a controller that dies when a copy has failed", testDeathsAfterFailure},
+		{"a controller that dies while an object is deleted", testDeathsInDeletion},
 		{"nobody holds a point without its policy", testNoPolicy},
 	} {
 		t.Run(sub.name, func(t *testing.T) {
@@ -423,6 +437,9 @@ func (w *world) policy(vaults []string) {
 
 func testMax(t *testing.T, w *world) {
 	points := []*v1alpha1.RestorePoint{w.point(), w.point(), w.point()}
+	for _, p := range points {
+		w.run(p, func(p *v1alpha1.RestorePoint) bool { return !free(p) })
+	}
 	for i, p := range points[:2] {
 		w.run(p, is(v1alpha1.CopyCopying))
 		if n := len(w.jobs()); n != i+1 {

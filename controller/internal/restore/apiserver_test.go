@@ -35,11 +35,11 @@ func TestOnAPIServer(t *testing.T) {
 			if lives > 50 {
 				t.Fatalf("not restored after %d lives: %+v", lives, b.restore(ctx).Status)
 			}
-			m := &mortal{n: 4 + lives} // longer and longer, since each life begins by applying again
-			b.startWith(m.client(c))
-			for i := 0; i < 100 && !m.dead && !isReady(b.restore(ctx)); i++ {
+			m := &testenv.Mortal{At: 4 + lives} // longer and longer, since each life begins by applying again
+			b.startWith(m.Client(c))
+			for i := 0; i < 100 && !m.Dead() && !isReady(b.restore(ctx)); i++ {
 				result, err := b.reconciler.Reconcile(ctx, b.request)
-				if err != nil && !m.dead {
+				if err != nil && !m.Dead() {
 					t.Fatal(err)
 				}
 				b.settle(ctx)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
@@ -261,15 +262,15 @@ func TestDeathInRollback(t *testing.T) {
 			b.live(ctx)
 			b.askRollback(ctx)
 			before := b.volumes(ctx)
-			m := &mortal{n: n, counts: func(what string) bool {
+			m := &testenv.Mortal{At: n, Counts: func(what string) bool {
 				_, volume := before[strings.TrimPrefix(what, "patch *v1.PersistentVolume ")]
 				return volume || strings.HasPrefix(what, "patch *unstructured") || strings.HasPrefix(what, "delete *v1.PersistentVolumeClaim") && !strings.Contains(what, " ls-")
 			}}
-			b.startWith(m.client(c.Client.(client.WithWatch)))
+			b.startWith(m.Client(c.Client.(client.WithWatch)))
 			for range 200 {
 				result, err := b.reconciler.Reconcile(ctx, b.request)
-				if m.dead {
-					t.Logf("died at: %s", m.writes[len(m.writes)-1])
+				if m.Dead() {
+					t.Logf("died at: %s", m.Writes()[len(m.Writes())-1])
 					break
 				}
 				b.must(err)

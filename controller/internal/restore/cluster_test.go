@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -514,8 +513,6 @@ type bench struct {
 	refused    string
 }
 
-var errDead = errors.New("the controller is dead")
-
 func newBench(ctx context.Context, t *testing.T, c *cluster, namespace string) *bench {
 	t.Helper()
 	b := &bench{cluster: c, store: storetest.NewMemory(), commit: commit{namespace: namespace}, events: record.NewFakeRecorder(1000), maxMovers: 2}
@@ -641,65 +638,4 @@ func (b *bench) run(ctx context.Context, until func(*v1alpha1.Restore) bool) {
 	}
 	data, _ := json.MarshalIndent(b.restore(ctx).Status, "", " ")
 	b.t.Fatalf("the restore does not get there: %s", data)
-}
-
-// mortal is a client that dies when the API server has carried out its n-th write, before it hears of that.
-type mortal struct {
-	mu     sync.Mutex
-	n      int
-	counts func(what string) bool // nil: every write does
-	dead   bool
-	writes []string
-}
-
-func (m *mortal) write(what string, do func() error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return errDead
-	}
-	if m.counts != nil && !m.counts(what) {
-		return do()
-	}
-	m.writes = append(m.writes, what)
-	if len(m.writes) == m.n {
-		m.dead = true
-		if err := do(); err != nil {
-			return err
-		}
-		return errDead
-	}
-	return do()
-}
-
-func (m *mortal) read(do func() error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return errDead
-	}
-	return do()
-}
-
-func (m *mortal) client(inner client.WithWatch) client.WithWatch {
-	return interceptor.NewClient(inner, interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
-			return m.read(func() error { return c.Get(ctx, key, o, opts...) })
-		},
-		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
-			return m.read(func() error { return c.List(ctx, l, opts...) })
-		},
-		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			return m.write(fmt.Sprintf("create %T %s", o, o.GetName()), func() error { return c.Create(ctx, o, opts...) })
-		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			return m.write(fmt.Sprintf("patch %T %s", o, o.GetName()), func() error { return c.Patch(ctx, o, p, opts...) })
-		},
-		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			return m.write(fmt.Sprintf("delete %T %s", o, o.GetName()), func() error { return c.Delete(ctx, o, opts...) })
-		},
-		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-			return m.write(fmt.Sprintf("patch status of %T %s", o, o.GetName()), func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
-		},
-	})
 }

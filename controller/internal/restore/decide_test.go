@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
@@ -474,7 +475,7 @@ func TestNeeds(t *testing.T) {
 				o.usable = o.applied
 				w.there[o.Key] = o.applied
 				if slices.Contains(tt.refused, o.Key) {
-					o.refused = refusal{err: errDead, tries: 1, last: now}
+					o.refused = refusal{err: testenv.ErrDead, tries: 1, last: now}
 				}
 			}
 			if tt.change != nil {

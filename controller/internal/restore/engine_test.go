@@ -119,14 +119,14 @@ func TestEngines(t *testing.T) {
 func drive(ctx context.Context, b *bench, step func(context.Context) error, deaths bool, until func() bool) {
 	b.t.Helper()
 	for life := 0; life < 80; life++ {
-		m := &mortal{n: 3 + life}
+		m := &testenv.Mortal{At: 3 + life}
 		b.start()
 		if deaths {
-			b.startWith(m.client(b.Client.(client.WithWatch)))
+			b.startWith(m.Client(b.Client.(client.WithWatch)))
 		}
 		for range 200 {
 			result, err := b.reconciler.Reconcile(ctx, b.request)
-			if m.dead {
+			if m.Dead() {
 				break
 			}
 			b.must(err)
@@ -137,7 +137,7 @@ func drive(ctx context.Context, b *bench, step func(context.Context) error, deat
 			b.must(step(ctx))
 			b.now = b.now.Add(max(result.RequeueAfter, soon))
 		}
-		if !m.dead {
+		if !m.Dead() {
 			break
 		}
 		b.settle(ctx)

@@ -2,7 +2,6 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/git"
@@ -174,11 +174,11 @@ func dieAt(t *testing.T, n int, together bool) (done bool) {
 		b.together(ctx)
 		b.run(ctx, func(r *v1alpha1.Restore) bool { return r.Status.ReservedAt != nil })
 	}
-	m := &mortal{n: n}
-	b.startWith(m.client(c.Client.(client.WithWatch)))
+	m := &testenv.Mortal{At: n}
+	b.startWith(m.Client(c.Client.(client.WithWatch)))
 	for range 200 {
 		result, err := b.reconciler.Reconcile(ctx, b.request)
-		if m.dead {
+		if m.Dead() {
 			break
 		}
 		if err != nil {
@@ -190,7 +190,7 @@ func dieAt(t *testing.T, n int, together bool) (done bool) {
 		b.settle(ctx)
 		b.now = b.now.Add(result.RequeueAfter)
 	}
-	t.Logf("died at: %s", m.writes[len(m.writes)-1])
+	t.Logf("died at: %s", m.Writes()[len(m.Writes())-1])
 	b.settle(ctx)
 	b.start()
 	b.run(ctx, isReady)
@@ -220,12 +220,12 @@ func TestDeathWhileClearingUp(t *testing.T) {
 				b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
 				b.run(ctx, at)
 				b.must(b.Delete(ctx, b.restore(ctx)))
-				m := &mortal{n: n}
-				b.startWith(m.client(c.Client.(client.WithWatch)))
+				m := &testenv.Mortal{At: n}
+				b.startWith(m.Client(c.Client.(client.WithWatch)))
 				for range 50 {
 					_, err := b.reconciler.Reconcile(ctx, b.request)
 					done = apierrors.IsNotFound(b.Get(ctx, b.request.NamespacedName, &v1alpha1.Restore{}))
-					if m.dead || done {
+					if m.Dead() || done {
 						break
 					}
 					b.must(err)
@@ -586,19 +586,6 @@ func TestMoversAreLimited(t *testing.T) {
 	}
 	b.hung = false
 	b.run(ctx, isReady)
-}
-
-func TestDeadClientIsDead(t *testing.T) {
-	m := &mortal{n: 1}
-	if err := m.write("one", func() error { return nil }); !errors.Is(err, errDead) {
-		t.Error(err)
-	}
-	if err := m.write("two", func() error { t.Error("carried out"); return nil }); !errors.Is(err, errDead) {
-		t.Error(err)
-	}
-	if err := m.read(func() error { t.Error("read"); return nil }); !errors.Is(err, errDead) {
-		t.Error(err)
-	}
 }
 
 func className(name string) client.Object {

@@ -15,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 )
 
@@ -119,18 +120,18 @@ func TestDeathOfVolumesOnly(t *testing.T) {
 		b := newBench(ctx, t, c, "shop")
 		b.save(ctx)
 		b.askVolumes(ctx, v1alpha1.VolumeRequest{Claim: "shop/data-db-0", As: "shop/look"})
-		m := &mortal{n: n}
-		b.startWith(m.client(c.Client.(client.WithWatch)))
+		m := &testenv.Mortal{At: n}
+		b.startWith(m.Client(c.Client.(client.WithWatch)))
 		for range 200 {
 			result, err := b.reconciler.Reconcile(ctx, b.request)
-			if m.dead || isReady(b.restore(ctx)) {
+			if m.Dead() || isReady(b.restore(ctx)) {
 				break
 			}
 			b.must(err)
 			b.settle(ctx)
 			b.now = b.now.Add(result.RequeueAfter)
 		}
-		if !m.dead {
+		if !m.Dead() {
 			return
 		}
 		b.settle(ctx)
@@ -139,7 +140,7 @@ func TestDeathOfVolumesOnly(t *testing.T) {
 		b.holds(ctx, "look", "data-db-0")
 		b.nothingLeft(ctx)
 		if t.Failed() {
-			t.Fatalf("after death at write %d: %s", n, m.writes[len(m.writes)-1])
+			t.Fatalf("after death at write %d: %s", n, m.Writes()[len(m.Writes())-1])
 		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 
 // Start starts an API server that lives as long as the test, with the namespace lockstep-system. The test is skipped where the
 // programs are missing. More definitions are taken from the directories given.
-func Start(t *testing.T, scheme *kruntime.Scheme, more ...string) (*rest.Config, client.Client) {
+func Start(t *testing.T, scheme *kruntime.Scheme, more ...string) (*rest.Config, client.WithWatch) {
 	t.Helper()
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("NOT RUN: KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver; `make test` builds them and sets it")
@@ -50,7 +50,7 @@ func Start(t *testing.T, scheme *kruntime.Scheme, more ...string) (*rest.Config,
 		}
 	})
 	cfg.QPS = -1 // the API server has its own flow control
-	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(cfg, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
