@@ -69,6 +69,15 @@ func (v *view) protect(w *volume) protection {
 	return p
 }
 
+// eachPolicy are the policies that can be read, in the order of their namespaces and names.
+func (v *view) eachPolicy() []*policy {
+	var out []*policy
+	for _, namespace := range slices.Sorted(maps.Keys(v.policies)) {
+		out = append(out, v.policies[namespace]...)
+	}
+	return out
+}
+
 func openSelector(p *policy) bool {
 	return len(p.Unknown) > 0 && p.Spec.Volumes.Selector != nil && open(metav1.FormatLabelSelector(p.Spec.Volumes.Selector))
 }

@@ -95,7 +95,7 @@ func notRestorable(s *scope) {
 	if s.Facts.Points == nil {
 		return
 	}
-	for _, p := range s.eachPolicy() {
+	for _, p := range s.head.eachPolicy() {
 		var answers []string
 		good := false
 		for _, f := range s.Facts.Points {

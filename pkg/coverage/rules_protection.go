@@ -50,7 +50,7 @@ func policyMatchesNothing(s *scope) {
 			matched[p] = true
 		}
 	}
-	for _, p := range s.eachPolicy() {
+	for _, p := range s.head.eachPolicy() {
 		if matched[p] {
 			continue
 		}
@@ -63,20 +63,8 @@ func policyMatchesNothing(s *scope) {
 	}
 }
 
-func (s *scope) eachPolicy() []*policy {
-	var out []*policy
-	for _, o := range s.head.byKind[policyKind] {
-		for _, p := range s.head.policies[o.GetNamespace()] {
-			if p.Object == o {
-				out = append(out, p)
-			}
-		}
-	}
-	return out
-}
-
 func weakRPO(s *scope) {
-	for _, p := range s.eachPolicy() {
+	for _, p := range s.head.eachPolicy() {
 		o := p.Spec.Objectives
 		if o == nil || o.RPO == nil || o.RPO.Duration <= 0 {
 			continue
@@ -99,7 +87,7 @@ func weakRPO(s *scope) {
 }
 
 func noOffsiteCopy(s *scope) {
-	for _, p := range s.eachPolicy() {
+	for _, p := range s.head.eachPolicy() {
 		const fix = "name a second vault in spec.vaults, in another place: each point is then copied there and verified"
 		if len(p.Spec.Vaults) < 2 {
 			s.find(p.Object, fmt.Sprintf("the points of the policy %s are in one vault only (%s)", p.GetName(), strings.Join(p.Spec.Vaults, ", ")), fix)
@@ -166,7 +154,7 @@ func holds(p *policy, pod map[string]string) bool {
 }
 
 func noDrill(s *scope) {
-	for _, p := range s.eachPolicy() {
+	for _, p := range s.head.eachPolicy() {
 		if s.drilled(p) {
 			continue
 		}

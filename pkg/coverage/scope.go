@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -41,9 +42,25 @@ func newScope(in Input) *scope {
 	}
 	if in.Base != nil {
 		s.base = newView(in.Base)
+		s.ask()
 		s.fates = s.foresee()
 	}
 	return s
+}
+
+// ask wants the unchanged owners whose volumes a change of something else touches: of a policy, or of a Namespace that goes.
+func (s *scope) ask() {
+	for _, before := range s.base.eachPolicy() {
+		after := s.same(before.Object)
+		if after == nil || !equality.Semantic.DeepEqual(before.Object.Object["spec"], after.Object["spec"]) {
+			s.base.unchanged(before.GetNamespace(), before.Owner)
+		}
+	}
+	for _, ns := range s.base.byKind[object.Namespace] {
+		if s.same(ns) == nil {
+			s.base.unchanged(ns.GetName(), ns.Owner)
+		}
+	}
 }
 
 // find notes a finding of the current rule about an object of head.

@@ -1,0 +1,266 @@
+package coverage_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gogit "github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+	"github.com/lockstep-dr/lockstep/pkg/desired"
+	"github.com/lockstep-dr/lockstep/pkg/git"
+	"github.com/lockstep-dr/lockstep/pkg/render"
+)
+
+// monorepo is a repository as Flux's users have it: a cluster whose own Kustomization brings those of its applications.
+func monorepo() map[string]string {
+	return map[string]string{
+		"clusters/prod/flux-system/sync.yaml": `apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: flux-system, namespace: flux-system}
+spec: {interval: 1m, url: "https://git.example.com/fleet.git", ref: {branch: main}}
+---
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: flux-system, namespace: flux-system}
+spec: {interval: 10m, path: ./clusters/prod, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}
+`,
+		"clusters/prod/shop.yaml": `apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: shop, namespace: flux-system}
+spec: {interval: 10m, path: ./apps/shop, prune: true, targetNamespace: shop, sourceRef: {kind: GitRepository, name: flux-system}}
+`,
+		"clusters/prod/backup.yaml": `apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: backup, namespace: flux-system}
+spec: {interval: 10m, path: ./backup, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}
+`,
+		"apps/shop/kustomization.yaml": "resources: [files.yaml, web.yaml, db.yaml]\n",
+		"apps/shop/files.yaml": `apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: files}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 40Gi}}}
+`,
+		"apps/shop/web.yaml": `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: "acme/web:1", volumeMounts: [{name: files, mountPath: /files}]}]
+      volumes: [{name: files, persistentVolumeClaim: {claimName: files}}]
+`,
+		"apps/shop/db.yaml": `apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: db, image: "postgres:16.4", volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]}]}
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Gi}}}
+`,
+		"backup/policy.yaml": `apiVersion: lockstep.dev/v1alpha1
+kind: ProtectionPolicy
+metadata: {name: shop, namespace: shop}
+spec: {vaults: [primary, offsite], schedule: "0 * * * *"}
+`,
+	}
+}
+
+// edit is a change of files: "<file>": old text, new text; an old text that is empty makes the file, a new one that is empty in a file
+// whose whole text is the old one removes it.
+type edit struct{ file, old, now string }
+
+// TestCommits compares pairs of commits of a real Git repository: what must be found about the data, and near misses.
+func TestCommits(t *testing.T) {
+	for name, c := range map[string]struct {
+		edits []edit
+		want  string
+	}{
+		"nothing": {[]edit{{"README.md", "", "hello"}}, ""},
+		"a claim leaves": {[]edit{{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}},
+			"LS101: deleted shop/files 40Gi"},
+		"a claim leaves what does not prune": {[]edit{{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}, {"clusters/prod/shop.yaml", "prune: true", "prune: false"}},
+			"left-behind shop/files 40Gi"},
+		"an application leaves": {[]edit{{"clusters/prod/shop.yaml", "whole", ""}},
+			"LS101: deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"a claim is renamed": {[]edit{{"apps/shop/files.yaml", "name: files", "name: uploads"}, {"apps/shop/web.yaml", "claimName: files", "claimName: uploads"}},
+			"LS102: deleted shop/files 40Gi"},
+		"a file is renamed":     {[]edit{{"apps/shop/kustomization.yaml", "[files.yaml", "[claims.yaml"}, {"apps/shop/claims.yaml", "", monorepo()["apps/shop/files.yaml"]}, {"apps/shop/files.yaml", "whole", ""}}, ""},
+		"a set is renamed":      {[]edit{{"apps/shop/db.yaml", "{name: db}\nspec", "{name: postgres}\nspec"}}, "LS103: left-behind shop/data-db-{0..2} 10Gi"},
+		"a template is renamed": {[]edit{{"apps/shop/db.yaml", "{name: data}\n", "{name: pgdata}\n"}}, "LS103: left-behind shop/data-db-{0..2} 10Gi"},
+		"all get a prefix": {[]edit{{"apps/shop/kustomization.yaml", "resources", "namePrefix: eu-\nresources"}},
+			"LS102 LS103: deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"another target": {[]edit{{"clusters/prod/shop.yaml", "targetNamespace: shop", "targetNamespace: store"}},
+			"LS104 LS104: deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"a claim shrinks":    {[]edit{{"apps/shop/files.yaml", "40Gi", "20Gi"}}, "LS105"},
+		"a claim grows":      {[]edit{{"apps/shop/files.yaml", "40Gi", "80Gi"}}, ""},
+		"a patch on a class": {[]edit{{"clusters/prod/shop.yaml", "prune: true", `prune: true, patches: [{patch: '[{"op": "add", "path": "/spec/storageClassName", "value": "fast"}]', target: {kind: PersistentVolumeClaim}}]`}}, "LS105"},
+		"a patch that fails": {[]edit{{"clusters/prod/shop.yaml", "prune: true", `prune: true, patches: [{patch: "no patch"}]`}},
+			"LS101: may-be-deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"a Kustomization is renamed": {[]edit{{"clusters/prod/shop.yaml", "name: shop", "name: webshop"}},
+			"LS106: may-be-deleted shop/files 40Gi"},
+		"a Kustomization is renamed that leaves all": {[]edit{{"clusters/prod/shop.yaml", "name: shop", "name: webshop"}, {"base:clusters/prod/shop.yaml", "prune: true", "prune: true, deletionPolicy: Orphan"}},
+			""},
+		"the policy goes":          {[]edit{{"clusters/prod/backup.yaml", "whole", ""}}, "LS107 LS107"},
+		"the policy is suspended":  {[]edit{{"backup/policy.yaml", "schedule", "suspend: true, schedule"}}, "LS107 LS107"},
+		"the policy runs at night": {[]edit{{"backup/policy.yaml", "0 * * * *", "0 2 * * *"}}, ""},
+		"the set deletes":          {[]edit{{"apps/shop/db.yaml", "replicas: 3", "replicas: 3\n  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}"}}, "LS108"},
+		"the set says it keeps":    {[]edit{{"apps/shop/db.yaml", "replicas: 3", "replicas: 3\n  persistentVolumeClaimRetentionPolicy: {whenDeleted: Retain}"}}, ""},
+		"force":                    {[]edit{{"clusters/prod/shop.yaml", "prune: true", "prune: true, force: true"}}, "LS109 LS109"},
+		"force elsewhere":          {[]edit{{"clusters/prod/backup.yaml", "prune: true", "prune: true, force: true"}}, ""},
+		"fewer replicas":           {[]edit{{"apps/shop/db.yaml", "replicas: 3", "replicas: 1"}}, "LS205: left-behind shop/data-db-{0..2} 10Gi"},
+		"more replicas":            {[]edit{{"apps/shop/db.yaml", "replicas: 3", "replicas: 5"}}, ""},
+		"a major version":          {[]edit{{"apps/shop/db.yaml", "postgres:16.4", "postgres:17.0"}}, "LS206"},
+		"a minor version":          {[]edit{{"apps/shop/db.yaml", "postgres:16.4", "postgres:16.9"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			base, head := monorepo(), monorepo()
+			for _, e := range c.edits {
+				files := []map[string]string{head}
+				if rest, both := strings.CutPrefix(e.file, "base:"); both {
+					e.file, files = rest, []map[string]string{base, head}
+				}
+				for _, f := range files {
+					e.in(t, f)
+				}
+			}
+			r := compare(t, base, head)
+			var rules, impact []string
+			for _, f := range r.Findings {
+				if strings.HasPrefix(f.Rule, "LS1") || f.Rule == "LS205" || f.Rule == "LS206" {
+					rules = append(rules, f.Rule)
+				}
+				if f.File == "" || f.Line == 0 {
+					t.Errorf("%s has no place", f.Rule)
+				}
+			}
+			for _, i := range r.Impact {
+				impact = append(impact, fmt.Sprintf("%s %s/%s %s", i.Effect, i.Namespace, i.Volume, i.Size))
+			}
+			slices.Sort(rules)
+			got := strings.Join(append(rules, impact...), " ")
+			wanted := strings.NewReplacer(":", "", ",", "").Replace(c.want)
+			if got != wanted {
+				t.Errorf("got  %s\nwant %s", got, wanted)
+				for _, f := range r.Findings {
+					t.Logf("%s %s:%d %s", f.Rule, f.File, f.Line, f.Message)
+				}
+			}
+		})
+	}
+}
+
+func (e edit) in(t *testing.T, files map[string]string) {
+	t.Helper()
+	switch text := files[e.file]; {
+	case e.old == "":
+		files[e.file] = e.now
+	case e.old == "whole":
+		delete(files, e.file)
+	case !strings.Contains(text, e.old):
+		t.Fatalf("%s has no %q", e.file, e.old)
+	default:
+		files[e.file] = strings.Replace(text, e.old, e.now, 1)
+	}
+}
+
+// compare makes two commits and checks the second against the first, rendering what differs and what is then asked for.
+func compare(t *testing.T, base, head map[string]string) coverage.Report {
+	t.Helper()
+	dir := t.TempDir()
+	repository, err := gogit.PlainInit(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commits := []string{commit(t, repository, dir, base), commit(t, repository, dir, head)}
+	opened, err := git.Open(dir, git.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rendered []*render.Repository
+	for _, hash := range commits {
+		rev, err := opened.Resolve(t.Context(), git.Ref{Commit: hash}, ".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := t.TempDir()
+		if err := opened.Materialise(t.Context(), rev, files); err != nil {
+			t.Fatal(err)
+		}
+		r, err := render.Discover(t.Context(), render.Commit{Root: files}, render.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rendered = append(rendered, r)
+	}
+	var wanted []string
+	for range 3 {
+		in := coverage.Input{Now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
+		in.Base, in.Head = state(t, rendered[0], rendered[1], wanted), state(t, rendered[1], rendered[0], wanted)
+		r := coverage.Check(in)
+		if len(r.Wanted) == 0 {
+			return r
+		}
+		wanted = append(wanted, r.Wanted...)
+	}
+	t.Fatal("it always wants more")
+	return coverage.Report{}
+}
+
+func state(t *testing.T, r, other *render.Repository, wanted []string) *desired.State {
+	t.Helper()
+	hashes := map[string]string{}
+	for _, o := range other.Owners() {
+		hashes[o.ID] = o.Hash
+	}
+	s, err := r.Render(t.Context(), func(o desired.Owner) bool {
+		return o.Hash != "" && hashes[o.ID] == o.Hash && !slices.Contains(wanted, o.ID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func commit(t *testing.T, r *gogit.Repository, dir string, files map[string]string) string {
+	t.Helper()
+	w, err := r.Worktree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RemoveGlob("*"); err != nil && err != gogit.ErrGlobNoMatches {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(files[name]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Add(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hash, err := w.Commit("a commit", &gogit.CommitOptions{AllowEmptyCommits: true, Author: &object.Signature{Name: "a", Email: "a@example.com", When: time.Unix(0, 0)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash.String()
+}
