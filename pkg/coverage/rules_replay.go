@@ -360,11 +360,12 @@ func crdOrClassMissing(s *scope) {
 	s.missingClasses()
 }
 
+// inCluster is a kind or class that objects of one cluster need: it is missing once, however many need it.
+type inCluster struct {
+	cluster, name string
+}
+
 func (s *scope) missingKinds() {
-	type of struct {
-		schema.GroupKind
-		owner string
-	}
 	defined := map[schema.GroupKind][]string{}
 	for _, o := range s.head.byKind[object.CustomResourceDefinition] {
 		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
@@ -372,28 +373,31 @@ func (s *scope) missingKinds() {
 		gk := schema.GroupKind{Group: group, Kind: kind}
 		defined[gk] = append(defined[gk], o.Owner)
 	}
-	seen := map[of]bool{}
+	seen := map[inCluster]bool{}
 	for _, o := range s.head.objects {
 		gk := o.GroupVersionKind().GroupKind()
-		if !object.IsCustom(gk.Group) || slices.Contains(knownGroups, gk.Group) || seen[of{gk, o.Owner}] {
+		if !object.IsCustom(gk.Group) || slices.Contains(knownGroups, gk.Group) || seen[inCluster{s.head.cluster(o.Owner), gk.String()}] {
 			continue
 		}
-		seen[of{gk, o.Owner}] = true
 		if slices.ContainsFunc(defined[gk], func(owner string) bool { return s.head.together(owner, o.Owner) }) {
 			continue
 		}
 		has, known := s.clusterHasKind(gk)
-		if has {
+		if has || s.partial() && slices.ContainsFunc(s.base.byKind[gk], func(b *desired.Object) bool { return b.Owner == o.Owner }) {
 			continue
 		}
-		if s.partial() && slices.ContainsFunc(s.base.byKind[gk], func(b *desired.Object) bool { return b.Owner == o.Owner }) {
-			continue
-		}
-		f := s.find(o, fmt.Sprintf("the cluster must know the kind %s, which Git does not define", gk), "bring its CustomResourceDefinition by Git; if the cluster has it from elsewhere, list it under cluster.kinds in "+ConfigName)
-		f.detail = gk.String()
-		if !known {
-			f.Severity = Note
-		}
+		seen[inCluster{s.head.cluster(o.Owner), gk.String()}] = true
+		s.missing(o, known, Object{APIVersion: "apiextensions.k8s.io/v1", Kind: object.CustomResourceDefinition.Kind, Name: gk.String()},
+			fmt.Sprintf("the cluster must know the kind %s, which Git does not define; %s %s is of it", gk, o.GetKind(), o.GetName()),
+			"bring its CustomResourceDefinition by Git; if the cluster has it from elsewhere, list it under cluster.kinds in "+ConfigName)
+	}
+}
+
+// missing notes what Git does not bring; if it is not known whether the cluster has it, as a note.
+func (s *scope) missing(needed *desired.Object, known bool, what Object, message, fix string) {
+	f := s.add(Finding{Object: what, Origin: needed.Origin, Message: message, Fix: fix, detail: s.head.cluster(needed.Owner)})
+	if !known {
+		f.Severity = Note
 	}
 }
 
@@ -415,26 +419,21 @@ func (s *scope) clusterHasKind(gk schema.GroupKind) (has, known bool) {
 }
 
 func (s *scope) missingClasses() {
-	seen := map[string]bool{}
+	seen := map[inCluster]bool{}
 	for _, w := range s.head.volumes {
 		name := class(w.claim.Spec)
-		if name == "" || seen[name+" "+w.Owner] || s.head.classes[name] != nil {
+		at := inCluster{s.head.cluster(w.Owner), name}
+		if name == "" || open(name) || seen[at] || s.head.classes[name] != nil {
 			continue
 		}
-		seen[name+" "+w.Owner] = true
 		has, known := s.clusterHasClass(name)
-		if has {
+		if has || s.partial() && slices.ContainsFunc(s.base.volumes, func(b *volume) bool { return b.Owner == w.Owner && class(b.claim.Spec) == name }) {
 			continue
 		}
-		if s.partial() && slices.ContainsFunc(s.base.volumes, func(b *volume) bool { return b.Owner == w.Owner && class(b.claim.Spec) == name }) {
-			continue
-		}
-		f := s.find(w.Object, fmt.Sprintf("the cluster must have the StorageClass %s, which Git does not bring", name),
+		seen[at] = true
+		s.missing(w.Object, known, Object{APIVersion: "storage.k8s.io/v1", Kind: "StorageClass", Name: name},
+			fmt.Sprintf("the cluster must have the StorageClass %s, which Git does not bring; %s asks for it", name, w.full()),
 			"bring it by Git; if the cluster has it from elsewhere, list it under cluster.storageClasses in "+ConfigName+"; a restore can map it: --map-storage-class "+name+"=OTHER")
-		f.detail = "class " + name
-		if !known {
-			f.Severity = Note
-		}
 	}
 }
 

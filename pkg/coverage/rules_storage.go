@@ -39,7 +39,7 @@ func emptyDirDatabase(s *scope) {
 		switch {
 		case at.EmptyDir != nil:
 			message = fmt.Sprintf("%s in the container %s keeps its data in the emptyDir %s: it ends with the pod", d.database.Name, d.container.Name, at.Name)
-		case !mounted && !d.database.Cache && len(d.container.Command) == 0 && len(d.container.VolumeMounts) == 0:
+		case !mounted && !d.database.Cache && len(d.container.Command) == 0 && !d.lasting():
 			message = fmt.Sprintf("%s in the container %s has no volume: its data ends with the container", d.database.Name, d.container.Name)
 		default:
 			continue
@@ -50,6 +50,18 @@ func emptyDirDatabase(s *scope) {
 			f.Severity = Warning
 		}
 	}
+}
+
+// lasting says that the container has some volume that outlives its pod: the data may be kept in another place than usual.
+func (d serving) lasting() bool {
+	return slices.ContainsFunc(d.container.VolumeMounts, func(m corev1.VolumeMount) bool {
+		at := slices.IndexFunc(d.pod.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name })
+		if at < 0 {
+			return true // of a template
+		}
+		v := d.pod.Volumes[at]
+		return v.EmptyDir == nil && v.ConfigMap == nil && v.Secret == nil && v.Projected == nil && v.DownwardAPI == nil
+	})
 }
 
 // systemPaths are of the node, not of an application.
