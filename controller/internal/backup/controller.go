@@ -30,6 +30,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/patch"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
+	"github.com/lockstep-dr/lockstep/controller/internal/points"
 	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/controller/internal/trees"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
@@ -232,19 +233,5 @@ func (r *Reconciler) vaultError(p *v1alpha1.RestorePoint, err error) (ctrl.Resul
 
 // ofTemporary finds the point that a Job or a claim of lockstep-system serves.
 func (r *Reconciler) ofTemporary(ctx context.Context, o client.Object) []ctrl.Request {
-	uid := o.GetLabels()[v1alpha1.LabelRestorePoint]
-	if uid == "" || o.GetNamespace() != v1alpha1.SystemNamespace {
-		return nil
-	}
-	var points v1alpha1.RestorePointList
-	if err := r.Client.List(ctx, &points); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "listing restore points")
-		return nil
-	}
-	for i := range points.Items {
-		if string(points.Items[i].UID) == uid {
-			return []ctrl.Request{{NamespacedName: client.ObjectKeyFromObject(&points.Items[i])}}
-		}
-	}
-	return nil
+	return points.Of(ctx, r.Client, o)
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/patch"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
+	"github.com/lockstep-dr/lockstep/controller/internal/points"
 	"github.com/lockstep-dr/lockstep/controller/internal/status"
 	"github.com/lockstep-dr/lockstep/controller/internal/vaults"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -351,23 +352,19 @@ func (r *Reconciler) ofJob(ctx context.Context, o client.Object) []ctrl.Request 
 	if o.GetLabels()[v1alpha1.LabelCopy] == "" {
 		return nil
 	}
-	return r.points(ctx, func(p *v1alpha1.RestorePoint) bool { return string(p.UID) == o.GetLabels()[v1alpha1.LabelRestorePoint] })
+	return points.Of(ctx, r.Client, o)
 }
 
 // ofPolicy finds the points of a policy, which may name other vaults now.
 func (r *Reconciler) ofPolicy(ctx context.Context, o client.Object) []ctrl.Request {
-	return r.points(ctx, func(p *v1alpha1.RestorePoint) bool { return p.Spec.PolicyRef.Name == o.GetName() }, client.InNamespace(o.GetNamespace()))
-}
-
-func (r *Reconciler) points(ctx context.Context, want func(*v1alpha1.RestorePoint) bool, options ...client.ListOption) []ctrl.Request {
-	var points v1alpha1.RestorePointList
-	if err := r.Client.List(ctx, &points, options...); err != nil {
+	var list v1alpha1.RestorePointList
+	if err := r.Client.List(ctx, &list, client.InNamespace(o.GetNamespace())); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "listing restore points")
 		return nil
 	}
 	var out []ctrl.Request
-	for i := range points.Items {
-		if p := &points.Items[i]; concerned(p) && want(p) {
+	for i := range list.Items {
+		if p := &list.Items[i]; concerned(p) && p.Spec.PolicyRef.Name == o.GetName() {
 			out = append(out, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(p)})
 		}
 	}

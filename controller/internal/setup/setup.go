@@ -34,6 +34,7 @@ import (
 	"github.com/lockstep-dr/lockstep/controller/internal/gate"
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/controller/internal/podexec"
+	"github.com/lockstep-dr/lockstep/controller/internal/points"
 	"github.com/lockstep-dr/lockstep/controller/internal/policy"
 	"github.com/lockstep-dr/lockstep/controller/internal/populator"
 	"github.com/lockstep-dr/lockstep/controller/internal/restore"
@@ -181,6 +182,9 @@ func addReconcilers(mgr ctrl.Manager, o Options) error {
 		if err := runtimemetrics.Registry.Register(c); err != nil {
 			return fmt.Errorf("registering metrics: %w", err)
 		}
+	}
+	if err := points.Index(mgr.GetFieldIndexer()); err != nil {
+		return err
 	}
 	measured := controller.NewMetrics(mgr, collected, v1alpha1.Finalizer)
 	room := &movers.Room{Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Limits: o.Movers}
