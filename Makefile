@@ -126,5 +126,5 @@ bench-restore: lab ## Measure restores beside kubectl and a plain copy, on a rea
 	go run ./test/benchrestore -v $(BENCH)
 
 .PHONY: bench-scale
-bench-scale: build $(BIN)/cluster ## Measure the controller beside 1,000 policies and 10,000 points on a real API server (20 minutes; BENCH="-policies 50 -rest 10s" is quick).
+bench-scale: build $(BIN)/cluster ## Measure the controller beside 1,000 policies and 10,000 points on a real API server (14 minutes; BENCH="-policies 50 -rest 10s" is quick).
 	go run ./test/benchscale $(BENCH)
