@@ -22,8 +22,9 @@ help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build lockstep and the controller into bin/.
+build: ## Build lockstep, the controller and the action's program into bin/.
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cli/lockstep ./controller
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/lockstep-action ./action
 
 .PHONY: demo
 demo: ## Deploy, save, lose and restore a shop on two real clusters; proves schema, rows and keys.
@@ -58,7 +59,7 @@ test-tools: # The system's own tools, which tests compare trees with.
 .PHONY: test-packages
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
-	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" $(ENVTEST) go test $(RACE) -timeout 30m ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/reader/... ./test/shop/...
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" $(ENVTEST) go test $(RACE) -timeout 30m ./action/... ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/lab/... ./test/reader/... ./test/shop/...
 
 .PHONY: test-stores
 test-stores: $(BIN)/cluster ## Run the store tests on a real S3 server (Ceph), Object Lock among them.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -20,7 +21,9 @@ func TestScripts(t *testing.T) {
 			// No credentials and no cluster of the machine that runs the tests.
 			e.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 			e.Setenv("KUBECONFIG", e.WorkDir+"/no-kubeconfig")
-			return nil
+			examples, err := filepath.Abs("../../examples")
+			e.Setenv("EXAMPLES", examples)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})

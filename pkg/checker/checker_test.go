@@ -1,0 +1,213 @@
+package checker
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lockstep-dr/lockstep/pkg/coverage"
+)
+
+// repository is a work tree with files, and how to change it.
+type repository struct {
+	t   *testing.T
+	dir string
+}
+
+func newRepository(t *testing.T, files map[string]string) *repository {
+	t.Helper()
+	r := &repository{t, t.TempDir()}
+	r.write(files)
+	r.git("init", "-q", "-b", "main")
+	r.commit()
+	return r
+}
+
+func (r *repository) write(files map[string]string) {
+	r.t.Helper()
+	for name, text := range files {
+		file := filepath.Join(r.dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func (r *repository) commit() string {
+	r.t.Helper()
+	r.git("add", "-A")
+	r.git("commit", "-q", "--allow-empty", "-m", "change")
+	return r.git("rev-parse", "HEAD")
+}
+
+func (r *repository) git(args ...string) string {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), "git", append([]string{"-C", r.dir, "-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...)
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("git %s: %v: %s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (r *repository) check(q Request) *Result {
+	r.t.Helper()
+	if q.Path == "" {
+		q.Path = r.dir
+	}
+	q.Now = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	result, err := Check(r.t.Context(), q)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return result
+}
+
+func volumes(result *Result) []string {
+	var all []string
+	for _, row := range result.Document.Coverage {
+		all = append(all, row.Namespace+"/"+row.Volume+" "+string(row.Answer))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func rules(result *Result) []string {
+	var all []string
+	for _, f := range result.Document.Findings {
+		all = append(all, f.Rule+" "+f.File)
+	}
+	return slices.Compact(slices.Sorted(slices.Values(all)))
+}
+
+func claim(name string) string {
+	return "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: " + name + ", namespace: shop}\nspec:\n  accessModes: [ReadWriteOnce]\n  resources: {requests: {storage: 5Gi}}\n"
+}
+
+const policy = "apiVersion: lockstep.dev/v1alpha1\nkind: ProtectionPolicy\nmetadata: {name: shop, namespace: shop}\nspec: {vaults: [primary, offsite], schedule: \"*/30 * * * *\"}\n"
+
+func TestWhatLiesInTheWorkTreeCounts(t *testing.T) {
+	r := newRepository(t, map[string]string{"deploy/data.yaml": claim("data")})
+	r.write(map[string]string{"deploy/more.yaml": claim("more")})
+	if got := volumes(r.check(Request{})); !slices.Equal(got, []string{"shop/data unprotected", "shop/more unprotected"}) {
+		t.Errorf("of the work tree: %q", got)
+	}
+	result := r.check(Request{Head: "HEAD"})
+	if got := volumes(result); !slices.Equal(got, []string{"shop/data unprotected"}) {
+		t.Errorf("of the commit: %q", got)
+	}
+	if d := result.Document; d.WorkTree || d.Head != r.git("rev-parse", "HEAD") || result.Baseline != "" {
+		t.Errorf("the document is of %q, work tree %v; the baseline is %q", d.Head, d.WorkTree, result.Baseline)
+	}
+}
+
+func TestOnlyTheDirectoryIsJudged(t *testing.T) {
+	r := newRepository(t, map[string]string{"one/data.yaml": claim("data"), "two/more.yaml": claim("more")})
+	result := r.check(Request{Path: filepath.Join(r.dir, "two"), Base: "HEAD"})
+	if got := volumes(result); !slices.Equal(got, []string{"shop/more unprotected"}) {
+		t.Errorf("the volumes are %q", got)
+	}
+	if got := rules(result); !slices.Equal(got, []string{"LS001 two/more.yaml"}) {
+		t.Errorf("the findings are %q", got)
+	}
+	r.write(map[string]string{"three/new.yaml": claim("new")})
+	if got := r.check(Request{Path: filepath.Join(r.dir, "three"), Base: "HEAD"}); len(got.Document.Impact) != 0 {
+		t.Errorf("a directory that the base has not: %+v", got.Document.Impact)
+	}
+}
+
+// The policy is in a directory that did not change: it must be known in both commits.
+func TestWhatDidNotChangeIsKnown(t *testing.T) {
+	r := newRepository(t, map[string]string{"policies/shop.yaml": policy, "apps/data.yaml": claim("data"), "apps/log.yaml": claim("log")})
+	base := r.git("rev-parse", "HEAD")
+	if err := os.Remove(filepath.Join(r.dir, "apps/log.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	result := r.check(Request{Base: base})
+	if got := volumes(result); !slices.Equal(got, []string{"shop/data protected"}) {
+		t.Errorf("the volumes are %q", got)
+	}
+	if got := rules(result); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "LS001") || strings.HasPrefix(s, "LS107") }) {
+		t.Errorf("the findings are %q", got)
+	}
+	if i := result.Document.Impact; len(i) != 1 || i[0].Volume != "log" || i[0].Protected != coverage.Protected {
+		t.Errorf("the impact is %+v", i)
+	}
+}
+
+func TestBaseIsWhereTheHeadHasLeftIt(t *testing.T) {
+	r := newRepository(t, map[string]string{"apps/data.yaml": claim("data")})
+	fork := r.git("rev-parse", "HEAD")
+	r.git("checkout", "-q", "-b", "change")
+	r.write(map[string]string{"apps/mine.yaml": claim("mine")})
+	r.commit()
+	r.git("checkout", "-q", "main")
+	r.write(map[string]string{"apps/theirs.yaml": claim("theirs")})
+	r.commit()
+	r.git("checkout", "-q", "change")
+	result := r.check(Request{Base: "main"})
+	if result.Document.Base != fork || len(result.Document.Impact) != 0 {
+		t.Errorf("compared with %s, want %s; the impact is %+v", result.Document.Base, fork, result.Document.Impact)
+	}
+}
+
+func TestSettingsLeadNowhereElse(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("rules: {LS001: off}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{coverage.ConfigName, BaselineName} {
+		r := newRepository(t, map[string]string{"data.yaml": claim("data")})
+		if err := os.Symlink(secret, filepath.Join(r.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Check(t.Context(), Request{Path: r.dir}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s that is a link: %v", name, err)
+		}
+	}
+	r := newRepository(t, map[string]string{"data.yaml": claim("data")})
+	if got := rules(r.check(Request{Config: secret})); slices.Contains(got, "LS001 data.yaml") {
+		t.Errorf("with a configuration that is named: %q", got)
+	}
+}
+
+func TestCannotBeChecked(t *testing.T) {
+	r := newRepository(t, map[string]string{"data.yaml": claim("data")})
+	plain := t.TempDir()
+	for name, q := range map[string]Request{
+		"no directory":          {Path: filepath.Join(r.dir, "none")},
+		"a file":                {Path: filepath.Join(r.dir, "data.yaml")},
+		"no such head":          {Path: r.dir, Head: "none"},
+		"no such base":          {Path: r.dir, Base: "none"},
+		"a base outside of Git": {Path: plain, Base: "HEAD"},
+		"a head outside of Git": {Path: plain, Head: "HEAD"},
+		"no such configuration": {Path: r.dir, Config: "none"},
+		"no such baseline":      {Path: r.dir, Baseline: "none"},
+	} {
+		if got, err := Check(t.Context(), q); err == nil {
+			t.Errorf("%s: %+v", name, got.Document)
+		}
+	}
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	r := newRepository(t, map[string]string{"apps/data.yaml": claim("data")})
+	r.check(Request{Head: "HEAD", Base: "HEAD"})
+	if _, err := Check(t.Context(), Request{Path: r.dir, Head: "HEAD", Base: "none"}); err == nil {
+		t.Error("compared with a commit that there is not")
+	}
+	left, err := filepath.Glob(filepath.Join(temp, "lockstep-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
