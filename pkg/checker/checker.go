@@ -10,13 +10,16 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/coverage"
 	"github.com/lockstep-dr/lockstep/pkg/coverage/report"
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 	"github.com/lockstep-dr/lockstep/pkg/git"
+	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/render"
 )
 
@@ -34,9 +37,20 @@ type Request struct {
 	Base string
 	// Config and Baseline are files; empty for those in what is judged, if they are there.
 	Config, Baseline string
+	// Live is what a cluster has; nil if none was asked.
+	Live *coverage.Live
+	// Points asks a vault for points of the commit that is judged; nil if none is asked. Its errors are passed on as they are.
+	Points func(context.Context, Commit) ([]coverage.PointFacts, error)
 	// Anew says that the baseline is about to be written, so that none is read.
 	Anew bool
 	Now  time.Time
+}
+
+// Commit is the one that is judged, with the policies that it deploys. Of a work tree it is the one that is checked out.
+type Commit struct {
+	Repository *git.Repository
+	Hash       string
+	Policies   []object.Name
 }
 
 // Result is what came of it.
@@ -74,6 +88,15 @@ func Check(ctx context.Context, q Request) (_ *Result, err error) {
 	}
 	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, p.urls()); err != nil {
 		return nil, err
+	}
+	in.Facts.Live = q.Live
+	if q.Points != nil {
+		if d.Head == "" {
+			return nil, errors.Join(errors.New("a vault has points of commits, and there is none"), p.noGit)
+		}
+		if in.Facts.Points, err = q.Points(ctx, Commit{p.repository, d.Head, policies(in.Head)}); err != nil {
+			return nil, err
+		}
 	}
 	d.Report = coverage.Check(in)
 	result := &Result{Document: d, Baseline: q.Baseline}
@@ -241,6 +264,18 @@ func (p *place) writeOut(ctx context.Context, commit string, must bool) (string,
 		}
 	}
 	return root, nil
+}
+
+// policies are the names of the policies of a state.
+func policies(s *desired.State) []object.Name {
+	var found []object.Name
+	for _, o := range s.Objects {
+		name := object.Name{Namespace: o.GetNamespace(), Name: o.GetName()}
+		if gvk := o.GroupVersionKind(); gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == "ProtectionPolicy" && !slices.Contains(found, name) {
+			found = append(found, name)
+		}
+	}
+	return found
 }
 
 // states renders both commits. What an owner deploys that is the same in both is rendered once.

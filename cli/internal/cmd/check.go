@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
+	"github.com/lockstep-dr/lockstep/cli/internal/kube"
 	"github.com/lockstep-dr/lockstep/cli/internal/output"
+	"github.com/lockstep-dr/lockstep/cli/internal/vault"
 	"github.com/lockstep-dr/lockstep/pkg/checker"
 	"github.com/lockstep-dr/lockstep/pkg/coverage"
 	"github.com/lockstep-dr/lockstep/pkg/coverage/report"
@@ -28,6 +31,8 @@ type checkOptions struct {
 	config, baseline string
 	write            bool
 	explain          string
+	live             bool
+	vault            vault.Flags
 }
 
 func (o *checkOptions) addFlags(cmd *cobra.Command) {
@@ -41,6 +46,9 @@ func (o *checkOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.baseline, "baseline", "", "findings that are known already (default: "+checker.BaselineName+" in the directory, if it is there)")
 	f.BoolVar(&o.write, "write-baseline", false, "write what is found now into the baseline, and fail on nothing")
 	f.StringVar(&o.explain, "explain", "", "explain a rule, as LS103, with an example and how to mend it, and check nothing")
+	f.BoolVar(&o.live, "live", false, "ask the cluster, too: claims that no policy protects, points that are too old, data that nothing uses")
+	o.vault.AddFlags(f, false)
+	f.Lookup("vault").Usage = "ask this vault, too, from which points the commit could be restored today: its URL, or the name of a Vault in the cluster"
 	cmd.MarkFlagsMutuallyExclusive("write-baseline", "head")
 	complete := func(flag string, known []string) {
 		// The error says that the flag does not exist, and it was added above.
@@ -123,9 +131,17 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 			p.note("comparing with %s, as the job is of a request to merge into it", o.base)
 		}
 	}
-	result, err := checker.Check(ctx, checker.Request{
-		Path: path, Head: o.head, Base: o.base, Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now(),
-	})
+	request := checker.Request{Path: path, Head: o.head, Base: o.base, Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now()}
+	if o.live {
+		var err error
+		if request.Live, err = p.live(ctx); err != nil {
+			return couldNotCheck(ctx, kube.Explain(err))
+		}
+	}
+	if o.vault.Vault != "" {
+		request.Points = p.pointsFor(o.vault)
+	}
+	result, err := checker.Check(ctx, request)
 	if err != nil {
 		return couldNotCheck(ctx, err)
 	}
@@ -178,7 +194,7 @@ func couldNotCheck(ctx context.Context, err error) error {
 	case errors.Is(err, git.ErrRefNotFound), errors.Is(err, git.ErrUnreachable):
 		hint = "In CI, fetch enough of the history, as with fetch-depth: 0 of actions/checkout."
 	}
-	return &fault.Error{Code: fault.Usage, Err: err, Hint: hint}
+	return &fault.Error{Code: fault.Usage, Err: err, Hint: cmp.Or(hint, fault.HintOf(err))}
 }
 
 // baseOfRequest is the commit or branch that a pull or merge request is for, where the program runs in a job of one.
