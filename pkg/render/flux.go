@@ -22,7 +22,14 @@ func (r *Repository) kustomization(o *owner) {
 	if remote := cmp.Or(text(u, "spec", "kubeConfig", "secretRef", "name"), text(u, "spec", "kubeConfig", "configMapRef", "name")); remote != "" {
 		o.Cluster = remoteCluster(o.Cluster, remote)
 	}
-	if err := r.isHere(o, sourceOf(u, "spec", "sourceRef")); err != nil {
+	s := sourceOf(u, "spec", "sourceRef")
+	err := r.isHere(o, s)
+	if s.kind == "ExternalArtifact" {
+		var prefix string
+		prefix, err = r.composed(o, s)
+		o.Path = strings.Trim(path.Join("/", prefix, o.Path), "/")
+	}
+	if err != nil {
 		o.gaps, o.Path = append(o.gaps, o.gap(err)), ""
 		return
 	}
@@ -91,9 +98,13 @@ func (r *Repository) isHere(o *owner, s source) error {
 			continue
 		}
 		declared = true
-		if r.urls[normalURL(text(w.Unstructured, "spec", "url"))] {
-			return nil
+		if !r.urls[normalURL(text(w.Unstructured, "spec", "url"))] {
+			continue
 		}
+		if branch := text(w.Unstructured, "spec", "ref", "branch"); !r.isBranch(branch) {
+			return fmt.Errorf("its %s is another branch, %s", s, branch)
+		}
+		return nil
 	}
 	switch {
 	case s.name == systemName && (!declared || s.kind != "GitRepository" || len(r.urls) == 0):
@@ -103,6 +114,67 @@ func (r *Repository) isHere(o *owner, s source) error {
 	default:
 		return fmt.Errorf("its %s is not in the repository, so what is in it is not known", s)
 	}
+}
+
+// isBranch says whether a branch may be the one at hand: that of the clusters' own sources, else what most call theirs.
+func (r *Repository) isBranch(name string) bool {
+	if len(r.branches) > 0 {
+		return name == "" || r.branches[name]
+	}
+	return name == "" || name == "main" || name == "master"
+}
+
+// composed is the directory of the repository that an artifact is a part of, where all that is copied into it lies as it does there.
+func (r *Repository) composed(o *owner, s source) (string, error) {
+	artifact, generator := r.artifact(o, s)
+	if artifact == nil {
+		return "", fmt.Errorf("its %s is not in the repository, so what is in it is not known", s)
+	}
+	here := map[string]bool{}
+	sources, _, _ := unstructured.NestedSlice(generator.Object, "spec", "sources")
+	for _, entry := range sources {
+		from := &unstructured.Unstructured{}
+		from.Object, _ = entry.(map[string]any)
+		if r.isHere(o, source{text(from, "kind"), cmp.Or(text(from, "namespace"), s.namespace), text(from, "name")}) == nil {
+			here[text(from, "alias")] = true
+		}
+	}
+	prefixes := map[string]bool{}
+	copies, _, _ := unstructured.NestedSlice(artifact, "copy")
+	for _, entry := range copies {
+		c := &unstructured.Unstructured{}
+		c.Object, _ = entry.(map[string]any)
+		alias, from, _ := strings.Cut(strings.TrimPrefix(text(c, "from"), "@"), "/")
+		prefix, same := strings.CutSuffix(strings.TrimSuffix(from, "**"), strings.TrimPrefix(text(c, "to"), "@artifact/"))
+		if !here[alias] || !same || strings.Contains(prefix, "*") {
+			return "", fmt.Errorf("its %s is put together from other places", s)
+		}
+		prefixes[prefix] = true
+	}
+	if len(prefixes) != 1 {
+		return "", fmt.Errorf("its %s is put together from several places", s)
+	}
+	for prefix := range prefixes {
+		return prefix, nil
+	}
+	return "", nil
+}
+
+// artifact is what an ArtifactGenerator says of one, that of the owner's cluster before others.
+func (r *Repository) artifact(o *owner, s source) (artifact map[string]any, generator *unstructured.Unstructured) {
+	for _, w := range r.index.written {
+		if w.GetKind() != "ArtifactGenerator" || w.GroupVersionKind().Group != fluxExtensions || w.GetNamespace() != "" && w.GetNamespace() != s.namespace {
+			continue
+		}
+		artifacts, _, _ := unstructured.NestedSlice(w.Object, "spec", "artifacts")
+		for _, entry := range artifacts {
+			a, _ := entry.(map[string]any)
+			if a["name"] == s.name && (artifact == nil || o.instance != "" && within(w.File, o.instance)) {
+				artifact, generator = a, w.Unstructured
+			}
+		}
+	}
+	return artifact, generator
 }
 
 // normalURL is equal for the spellings of one repository's URL.

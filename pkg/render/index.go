@@ -24,10 +24,12 @@ const (
 	fluxSource    = "source.toolkit.fluxcd.io"
 	fluxOperator  = "fluxcd.controlplane.io"
 	argo          = "argoproj.io"
+	// fluxExtensions are of its source-watcher.
+	fluxExtensions = "source.extensions.fluxcd.io"
 )
 
 // engines are words without which a file has nothing that deploys.
-var engines = [][]byte{[]byte(fluxKustomize), []byte(fluxHelm), []byte(fluxSource), []byte(fluxOperator), []byte(argo)}
+var engines = [][]byte{[]byte(fluxKustomize), []byte(fluxHelm), []byte(fluxSource), []byte(fluxOperator), []byte(argo), []byte(fluxExtensions)}
 
 // index is what a commit holds, found without rendering.
 type index struct {
@@ -142,7 +144,7 @@ func (x *index) read(fs *guardedFS, name string, data []byte) {
 
 func isEngine(u *unstructured.Unstructured) bool {
 	switch u.GroupVersionKind().Group {
-	case fluxKustomize, fluxHelm, fluxSource, fluxOperator, argo:
+	case fluxKustomize, fluxHelm, fluxSource, fluxOperator, fluxExtensions, argo:
 		return true
 	}
 	return false

@@ -6,6 +6,7 @@ package render
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -17,12 +18,14 @@ import (
 	securefs "github.com/fluxcd/pkg/kustomize/filesys"
 	"github.com/fluxcd/pkg/sourceignore"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/openapi"
 	"sigs.k8s.io/kustomize/kyaml/openapi/kubernetesapi"
+	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
 var (
@@ -239,15 +242,16 @@ func (fs *guardedFS) build(dir string) (built resmap.ResMap, err error) {
 }
 
 func convert(built resmap.ResMap) ([]*unstructured.Unstructured, error) {
-	var objects []*unstructured.Unstructured
+	objects := make([]*unstructured.Unstructured, 0, built.Size())
 	for _, r := range built.Resources() {
-		data, err := r.MarshalJSON()
+		content, err := plainValue(r.YNode())
 		if err != nil {
 			return nil, fmt.Errorf("converting %s: %w", r.CurId(), err)
 		}
 		u := &unstructured.Unstructured{}
-		if err := u.UnmarshalJSON(data); err != nil {
-			return nil, fmt.Errorf("converting %s: %w", r.CurId(), err)
+		u.Object, _ = content.(map[string]any)
+		if u.GetKind() == "" {
+			return nil, fmt.Errorf("converting %s: it has no kind", r.CurId())
 		}
 		if u.GetName() == "" {
 			return nil, fmt.Errorf("%s has no name: what Git holds must be found again by its name", u.GetKind())
@@ -255,4 +259,44 @@ func convert(built resmap.ResMap) ([]*unstructured.Unstructured, error) {
 		objects = append(objects, u)
 	}
 	return objects, nil
+}
+
+// plainValue is what the API server would read out of the value's JSON, without the way through text.
+func plainValue(node *yaml.Node) (any, error) {
+	var decoded any
+	if err := node.Decode(&decoded); err != nil {
+		return nil, err
+	}
+	return asJSON(decoded)
+}
+
+func asJSON(value any) (any, error) {
+	var err error
+	switch v := value.(type) {
+	case map[string]any:
+		for key := range v {
+			if v[key], err = asJSON(v[key]); err != nil {
+				return nil, err
+			}
+		}
+		return v, nil
+	case []any:
+		for i := range v {
+			if v[i], err = asJSON(v[i]); err != nil {
+				return nil, err
+			}
+		}
+		return v, nil
+	case nil, string, bool, int64:
+		return v, nil
+	case int:
+		return int64(v), nil
+	}
+	data, err := json.Marshal(value) // numbers that are not whole, dates, and what JSON does not know
+	if err != nil {
+		return nil, err
+	}
+	var read any
+	err = utiljson.Unmarshal(data, &read)
+	return read, err
 }

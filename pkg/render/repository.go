@@ -47,6 +47,8 @@ type Repository struct {
 	gaps   []desired.Gap
 	// urls are those of the repository.
 	urls map[string]bool
+	// branches are those of the clusters' own sources.
+	branches map[string]bool
 	// followed are the references of kustomizations.
 	followed sync.Map
 	// declared are the ConfigMaps and Secrets in files.
@@ -78,7 +80,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, bounds: defaultBounds}
+	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, bounds: defaultBounds}
 	if r.index, err = newIndex(fs); err != nil {
 		return nil, err
 	}

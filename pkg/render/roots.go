@@ -37,6 +37,9 @@ func (r *Repository) roots() []*owner {
 			loose = append(loose, w)
 		}
 	}
+	if len(loose)+len(clusters) == 0 {
+		loose = written // each leads to another, in a circle
+	}
 	ambiguous := directoriesWithSameNames(loose)
 	for _, w := range loose {
 		instance := ""
@@ -75,27 +78,29 @@ func (r *Repository) clusters(written []desired.Object) []desired.Object {
 			continue
 		}
 		s := sourceOf(w.Unstructured, "spec", "sourceRef")
-		if s.name != systemName && w.GetName() != systemName && !r.urls[r.urlOf(s)] {
+		declared := r.written(s)
+		if s.name != systemName && w.GetName() != systemName && (fluxPath(w.Unstructured) == "" || declared == nil || !r.urls[normalURL(text(declared, "spec", "url"))]) {
 			continue
 		}
-		if url := r.urlOf(s); url != "" {
-			r.urls[url] = true
+		if declared != nil {
+			r.urls[normalURL(text(declared, "spec", "url"))] = true
+			if branch := text(declared, "spec", "ref", "branch"); branch != "" {
+				r.branches[branch] = true
+			}
 		}
 		found = append(found, w)
 	}
 	return found
 }
 
-// urlOf is that of a source that is written in the repository; empty if it is not.
-func (r *Repository) urlOf(s source) string {
+// written is a source that is written in the repository; nil if it is not.
+func (r *Repository) written(s source) *unstructured.Unstructured {
 	for _, w := range r.index.written {
-		if w.GroupVersionKind().Group == fluxSource && w.GetKind() == s.kind && w.GetName() == s.name {
-			if url := text(w.Unstructured, "spec", "url"); url != "" {
-				return normalURL(url)
-			}
+		if w.GroupVersionKind().Group == fluxSource && w.GetKind() == s.kind && w.GetName() == s.name && text(w.Unstructured, "spec", "url") != "" {
+			return w.Unstructured
 		}
 	}
-	return ""
+	return nil
 }
 
 // covered are the files with owners that another owner reads, one that is not written in the same file.
@@ -103,8 +108,8 @@ func (r *Repository) covered(written []desired.Object) map[string]bool {
 	readers := map[string][]string{} // the files of at most two owners by what they read
 	for _, w := range written {
 		for _, o := range r.quietly(w) {
-			if o.reads == nil {
-				continue
+			if o.reads == nil || o.Kind == desired.Kustomization && o.Path == "" {
+				continue // one of all files is mostly the base of others
 			}
 			for p := range o.reads.paths {
 				if of := readers[p]; len(of) < 2 && !slices.Contains(of, w.File) {
@@ -177,7 +182,8 @@ func (r *Repository) unreached() {
 	}
 }
 
-// directories are what is deployed if no engine does: kustomizations that no other refers to, else directories with manifests.
+// directories are what is deployed if no engine does: kustomizations that no other refers to, and
+// directories with manifests that none reads.
 func (r *Repository) directories() []*owner {
 	used := map[string]bool{}
 	for _, dir := range r.index.kustomizations {
@@ -195,8 +201,14 @@ func (r *Repository) directories() []*owner {
 			found = append(found, r.directory(dir))
 		}
 	}
-	if len(found) == 0 {
-		for _, dir := range r.manifests() {
+	read := map[string]bool{}
+	for _, o := range found {
+		for p := range o.reads.paths {
+			read[path.Dir(p)], read[p] = true, true
+		}
+	}
+	for _, dir := range r.manifests() {
+		if !read[dir] && !used[dir] && r.fs.kustomizationIn(dir) == "" {
 			found = append(found, r.directory(dir))
 		}
 	}
