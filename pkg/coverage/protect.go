@@ -64,7 +64,7 @@ func (v *view) protect(w *volume) protection {
 		p.answer, p.why = Unknown, p.why+"; its labels have variables whose values are not in the repository"
 	}
 	if gaps := v.unseen(namespace, w.Owner); len(gaps) > 0 && p.answer == Unprotected {
-		p.answer, p.why = Unknown, p.why+"; not rendered, so that it is not known whether a policy is there: "+words(gaps)
+		p.answer, p.why = Unknown, p.why+", as far as was rendered; not rendered: "+words(gaps)
 	}
 	return p
 }
@@ -83,20 +83,39 @@ func openSelector(p *policy) bool {
 }
 
 // best is the policy with the shortest RPO; nil if there is none.
-func (p protection) best() (best *policy, rpo time.Duration) {
+func (p protection) best() *policy {
+	var best *policy
+	var rpo time.Duration
 	for _, candidate := range p.policies {
-		if r, _ := interval(candidate.Spec); best == nil || r > 0 && (rpo == 0 || r < rpo) {
+		if r := candidate.interval; best == nil || r > 0 && (rpo == 0 || r < rpo) {
 			best, rpo = candidate, r
 		}
 	}
-	return best, rpo
+	return best
 }
 
-// interval is the longest time between two runs of a policy's schedule; 0 if it does not run by itself.
-func interval(spec v1alpha1.ProtectionPolicySpec) (time.Duration, error) {
+// every is how often a policy runs by itself.
+type every struct {
+	// interval is the longest time between two runs; 0 if it does not run.
+	interval time.Duration
+	// err says that the schedule is none.
+	err error
+}
+
+func (v *view) runs(spec v1alpha1.ProtectionPolicySpec) every {
 	if spec.Schedule == "" || spec.Suspend {
-		return 0, nil
+		return every{}
 	}
+	key := [2]string{spec.Schedule, spec.TimeZone}
+	e, known := v.schedules[key]
+	if !known {
+		e.interval, e.err = interval(spec)
+		v.schedules[key] = e
+	}
+	return e
+}
+
+func interval(spec v1alpha1.ProtectionPolicySpec) (time.Duration, error) {
 	s, err := schedule.Parse(schedule.Options{Cron: spec.Schedule, Zone: spec.TimeZone, Jitter: new(time.Duration)})
 	if err != nil {
 		return 0, err
@@ -139,8 +158,7 @@ func (s *scope) rows() []Row {
 
 func (s *scope) row(w *volume) Row {
 	p := s.head.protection(w)
-	best, _ := p.best()
-	return s.describe(Row{Application: w.Owner, Namespace: w.claim.Namespace, Volume: w.name(), Size: w.size(), Answer: p.answer, Why: p.why, Origin: w.Origin}, best)
+	return s.describe(Row{Application: w.Owner, Namespace: w.claim.Namespace, Volume: w.name(), Size: w.size(), Answer: p.answer, Why: p.why, Origin: w.Origin}, p.best())
 }
 
 // describe fills in what follows from the policy and the owner.
@@ -150,8 +168,8 @@ func (s *scope) describe(row Row, p *policy) Row {
 		return row
 	}
 	row.Policy, row.Vaults = p.GetName(), append(row.Vaults, p.Spec.Vaults...)
-	if rpo, err := interval(p.Spec); err == nil && rpo > 0 {
-		row.RPO = rpo.String()
+	if p.interval > 0 {
+		row.RPO = p.interval.String()
 	}
 	if o := p.Spec.Objectives; o != nil && o.RPO != nil {
 		row.PromisedRPO = o.RPO.Duration.String()

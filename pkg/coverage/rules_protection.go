@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -70,7 +71,7 @@ func weakRPO(s *scope) {
 			continue
 		}
 		const fix = "run the schedule at least as often as the RPO promises, or promise less"
-		took, err := interval(p.Spec)
+		took, err := p.interval, p.err
 		switch {
 		case open(p.Spec.Schedule) || open(p.Spec.TimeZone):
 			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule has a variable whose value is not in the repository", p.GetName(), o.RPO.Duration), fix).Severity = Note
@@ -172,18 +173,10 @@ func (s *scope) drilled(p *policy) bool {
 			return true
 		}
 	}
-	for _, list := range s.head.workloads {
-		for _, w := range list {
-			if w.GetKind() != "CronJob" || !s.head.together(w.Owner, p.Owner) {
-				continue
-			}
-			for _, c := range w.pod.Containers {
-				line := strings.Join(slices.Concat(c.Command, c.Args), " ")
-				if (strings.Contains(line, "lockstep") || strings.Contains(c.Image, "lockstep")) && strings.Contains(line, "restore") && strings.Contains(line, p.GetNamespace()) {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.head.cron, func(w *workload) bool {
+		return s.head.together(w.Owner, p.Owner) && slices.ContainsFunc(w.pod.Containers, func(c corev1.Container) bool {
+			line := strings.Join(slices.Concat(c.Command, c.Args), " ")
+			return (strings.Contains(line, "lockstep") || strings.Contains(c.Image, "lockstep")) && strings.Contains(line, "restore") && strings.Contains(line, p.GetNamespace())
+		})
+	})
 }

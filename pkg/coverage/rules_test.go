@@ -126,6 +126,7 @@ func TestRules(t *testing.T) {
 		"a key, and a policy beside":    {"LS305", join(protect(), kustomization("a", "decryption: {provider: sops, secretRef: {name: k}}"), pvc("shop", "d")), ""},
 		"keys of the cloud":             {"LS305", join(kustomization("a", "decryption: {provider: sops}"), pvc("shop", "d")), ""},
 		"a variable that may be gone":   {"LS307", kustomization("a", "postBuild: {substituteFrom: [{kind: Secret, name: v, optional: true}]}"), ""},
+		"values of a release, twice":    {"LS307", strings.Replace(release("a"), "spec: {", "spec: {valuesFrom: [{kind: Secret, name: v, valuesKey: a}, {kind: Secret, name: v, valuesKey: b}], ", 1), "warning"},
 		"values of a release":           {"LS307", strings.Replace(release("a"), "spec: {", "spec: {valuesFrom: [{kind: Secret, name: v}], ", 1), "warning"},
 		"a kind of elsewhere":           {"LS308", monitor, "note"},
 		"a kind that Git defines":       {"LS308", join(monitor, definer), ""},

@@ -157,6 +157,7 @@ func (s *scope) report() Report {
 		r.Findings = append(r.Findings, f)
 	}
 	slices.SortStableFunc(r.Findings, order)
+	r.Findings = slices.CompactFunc(r.Findings, func(a, b Finding) bool { return order(a, b) == 0 && a.Fingerprint == b.Fingerprint })
 	slices.SortStableFunc(r.Suppressed, func(a, b Silenced) int { return order(a.Finding, b.Finding) })
 	slices.SortStableFunc(r.Impact, func(a, b Impact) int {
 		effects := []Effect{Deleted, MayBeDeleted, LeftBehind}

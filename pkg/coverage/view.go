@@ -35,6 +35,7 @@ type view struct {
 	// policies and workloads are by their namespaces.
 	policies  map[string][]*policy
 	workloads map[string][]*workload
+	cron      []*workload
 	classes   map[string]*desired.Object
 	operated  []operated
 	// protections remembers what was asked before.
@@ -42,6 +43,8 @@ type view struct {
 	// skipped are owners that are the same in both commits, wanted those of them that something depends on.
 	skipped []*desired.Owner
 	wanted  map[string]bool
+	// schedules remembers how often they run; many policies have the same.
+	schedules map[[2]string]every
 	// keysOf are the objects of each root, apart a memory of which roots are of different clusters.
 	keysOf map[string]map[object.Key]bool
 	apart  map[[2]string]bool
@@ -122,6 +125,7 @@ type policy struct {
 	*desired.Object
 	Spec  v1alpha1.ProtectionPolicySpec
 	whole *v1alpha1.ProtectionPolicy
+	every
 }
 
 // workload makes pods.
@@ -168,7 +172,7 @@ func newView(s *desired.State) *view {
 	v := &view{byKey: map[object.Key][]*desired.Object{}, byKind: map[schema.GroupKind][]*desired.Object{},
 		protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
-		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, gaps: slices.Clone(s.Gaps)}
+		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
 	for i := range s.Owners {
 		v.owners[s.Owners[i].ID] = &s.Owners[i]
 	}
@@ -259,7 +263,7 @@ func (v *view) read(o *desired.Object) error {
 		if err := convert(o.Unstructured, p); err != nil {
 			return err
 		}
-		v.policies[p.Namespace] = append(v.policies[p.Namespace], &policy{o, p.Spec, p})
+		v.policies[p.Namespace] = append(v.policies[p.Namespace], &policy{o, p.Spec, p, v.runs(p.Spec)})
 	case storagev1.SchemeGroupVersion.WithKind("StorageClass").GroupKind():
 		v.classes[o.GetName()] = o
 	}
@@ -279,7 +283,11 @@ func (v *view) readWorkload(o *desired.Object) error {
 		return errors.Join(err, setErr)
 	}
 	namespace := o.GetNamespace()
-	v.workloads[namespace] = append(v.workloads[namespace], &workload{Object: o, pod: pod, labels: podLabels(o.Unstructured)})
+	w := &workload{Object: o, pod: pod, labels: podLabels(o.Unstructured)}
+	v.workloads[namespace] = append(v.workloads[namespace], w)
+	if o.GetKind() == "CronJob" {
+		v.cron = append(v.cron, w)
+	}
 	return nil
 }
 
