@@ -55,9 +55,9 @@ type Flags struct {
 
 // AddFlags adds --vault and --key-file to a set. Where the command works with no cluster, only a URL will do.
 func (f *Flags) AddFlags(fs *pflag.FlagSet, urlOnly bool) {
-	what := "the vault: its URL (file:///path, s3://bucket/prefix?endpoint=…&region=…), or the name of a Vault in the cluster"
+	what := "the vault: its URL (file:///path, s3://bucket/prefix?endpoint=…&region=…&lock=governance:30d), or the name of a Vault in the cluster"
 	if urlOnly {
-		what = "URL of the vault: file:///path or s3://bucket/prefix?endpoint=…&region=…"
+		what = "URL of the vault: file:///path or s3://bucket/prefix?endpoint=…&region=…&lock=governance:30d"
 	}
 	fs.StringVar(&f.Vault, "vault", "", what+" (default $"+EnvVault+")")
 	fs.StringVar(&f.Cache, "cache", "", "directory for copies of small objects of a vault in S3, sealed as they are, or none (default $"+EnvCache+", or the user's cache directory)")

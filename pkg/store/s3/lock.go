@@ -83,6 +83,8 @@ func (s *Store) retained(ctx context.Context, name string) (mode types.ObjectLoc
 		return "", time.Time{}, nil
 	case status(err) == http.StatusForbidden:
 		return "", time.Time{}, s.rights(classify(ctx, "asking for the lock of", name, err))
+	case status(err) == http.StatusBadRequest: // the bucket has no Object Lock
+		return "", time.Time{}, fmt.Errorf("%w: %w", store.ErrCannotLock, classify(ctx, "asking for the lock of", name, err))
 	case err != nil:
 		return "", time.Time{}, classify(ctx, "asking for the lock of", name, err)
 	case out.Retention == nil || out.Retention.RetainUntilDate == nil:
@@ -118,6 +120,9 @@ func (s *Store) Lock(ctx context.Context, name string, until time.Time) (time.Ti
 	switch {
 	case s.retention.stricter(mode) && !now.Before(until):
 		return now, nil // be it by somebody else
+	case mode != "" && !s.retention.stricter(mode):
+		return time.Time{}, fmt.Errorf("locking %q: %w as strictly as asked: it is locked in %s mode, which the server does not change: make a new vault "+
+			"for %s mode", name, store.ErrCannotLock, mode, s.retention.Mode)
 	case locking != nil:
 		return time.Time{}, locking
 	}
@@ -136,7 +141,7 @@ func (s *Store) retainVersion(ctx context.Context, name string, version *string,
 	case code == http.StatusForbidden:
 		return s.rights(classify(ctx, "locking", name, err))
 	case code == http.StatusBadRequest:
-		return fmt.Errorf("locking %q: %w: %w", name, store.ErrCannotLock, classify(ctx, "locking", name, err))
+		return fmt.Errorf("%w: %w", store.ErrCannotLock, classify(ctx, "locking", name, err))
 	}
 	return classify(ctx, "locking", name, err)
 }
