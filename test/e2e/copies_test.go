@@ -61,6 +61,12 @@ func newVault(ctx context.Context, t *testing.T, name string) ownVault {
 	bucket := fmt.Sprintf("%s-%d", name, time.Now().UnixNano())
 	url, err := shared.lab.Bucket(ctx, bucket, "vault")
 	must(t, err)
+	return newVaultIn(ctx, t, name, bucket, url, nil)
+}
+
+// newVaultIn is newVault in a bucket that there is.
+func newVaultIn(ctx context.Context, t *testing.T, name, bucket, url string, immutability *v1alpha1.Immutability) ownVault {
+	t.Helper()
 	v := ownVault{url, filepath.Join(t.TempDir(), "key")}
 	lockstep(ctx, t, nil, "vault", "init", v.url, "--key-file", v.key)
 	key, err := os.ReadFile(v.key)
@@ -69,7 +75,7 @@ func newVault(ctx context.Context, t *testing.T, name string) ownVault {
 	must(t, shared.prod.Get(ctx, client.ObjectKey{Name: "primary"}, &primary))
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name + "-key"}, Data: map[string][]byte{"identity": key}}
 	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: primary.Spec}
-	vault.Spec.S3.Bucket, vault.Spec.KeySecretRef.Name = bucket, secret.Name
+	vault.Spec.S3.Bucket, vault.Spec.KeySecretRef.Name, vault.Spec.Immutability = bucket, secret.Name, immutability
 	for _, o := range []client.Object{secret, vault} {
 		must(t, shared.prod.Create(ctx, o))
 		t.Cleanup(func() { must(t, client.IgnoreNotFound(shared.prod.Delete(context.WithoutCancel(ctx), o))) })
