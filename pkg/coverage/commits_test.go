@@ -80,16 +80,71 @@ spec: {vaults: [primary, offsite], schedule: "0 * * * *"}
 	}
 }
 
+// argo is a repository as Argo CD's users have it: an Application of Applications. One of them has its chart in the repository.
+func argo() map[string]string {
+	app := func(name, path, more string) string {
+		return fmt.Sprintf(`apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata: {name: %s, namespace: argocd, finalizers: [resources-finalizer.argocd.argoproj.io]}
+spec:
+  source: {repoURL: "https://git.example.com/fleet.git", path: %s, targetRevision: HEAD%s}
+  destination: {server: "https://kubernetes.default.svc", namespace: %[1]s}
+  syncPolicy: {automated: {prune: true}}
+`, name, path, more)
+	}
+	return map[string]string{
+		"root.yaml":         app("root", "apps", ""),
+		"apps/shop.yaml":    app("shop", "shop", ""),
+		"apps/cache.yaml":   app("cache", "chart", ", helm: {valuesObject: {keep: false, persistence: true}}"),
+		"shop/files.yaml":   monorepo()["apps/shop/files.yaml"],
+		"shop/db.yaml":      monorepo()["apps/shop/db.yaml"],
+		"chart/Chart.yaml":  "apiVersion: v2\nname: cache\nversion: 1.0.0\n",
+		"chart/values.yaml": "persistence: true\nkeep: false\n",
+		"chart/templates/all.yaml": `apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+---
+{{- if .Values.persistence }}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {{ .Release.Name }}-data
+  {{- if .Values.keep }}
+  annotations: {helm.sh/resource-policy: keep}
+  {{- end }}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 5Gi}}}
+{{- end }}
+`,
+	}
+}
+
+// release is the same chart by Flux.
+func release() map[string]string {
+	files := monorepo()
+	for name, text := range argo() {
+		if strings.HasPrefix(name, "chart/") {
+			files[name] = text
+		}
+	}
+	files["apps/shop/kustomization.yaml"] = "resources: [release.yaml]\n"
+	files["apps/shop/release.yaml"] = `apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: cache, namespace: shop}
+spec:
+  interval: 10m
+  chart: {spec: {chart: ./chart, sourceRef: {kind: GitRepository, name: flux-system, namespace: flux-system}}}
+  values: {persistence: true, keep: false}
+`
+	return files
+}
+
 // edit is a change of files: "<file>": old text, new text; an old text that is empty makes the file, a new one that is empty in a file
 // whose whole text is the old one removes it.
 type edit struct{ file, old, now string }
 
 // TestCommits compares pairs of commits of a real Git repository: what must be found about the data, and near misses.
 func TestCommits(t *testing.T) {
-	for name, c := range map[string]struct {
-		edits []edit
-		want  string
-	}{
+	for name, c := range map[string]pairOfCommits{
 		"nothing": {[]edit{{"README.md", "", "hello"}}, ""},
 		"a claim leaves": {[]edit{{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}},
 			"LS101: deleted shop/files 40Gi"},
@@ -127,41 +182,85 @@ func TestCommits(t *testing.T) {
 		"a major version":          {[]edit{{"apps/shop/db.yaml", "postgres:16.4", "postgres:17.0"}}, "LS206"},
 		"a minor version":          {[]edit{{"apps/shop/db.yaml", "postgres:16.4", "postgres:16.9"}}, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			base, head := monorepo(), monorepo()
-			for _, e := range c.edits {
-				files := []map[string]string{head}
-				if rest, both := strings.CutPrefix(e.file, "base:"); both {
-					e.file, files = rest, []map[string]string{base, head}
-				}
-				for _, f := range files {
-					e.in(t, f)
-				}
-			}
-			r := compare(t, base, head)
-			var rules, impact []string
-			for _, f := range r.Findings {
-				if strings.HasPrefix(f.Rule, "LS1") || f.Rule == "LS205" || f.Rule == "LS206" {
-					rules = append(rules, f.Rule)
-				}
-				if f.File == "" || f.Line == 0 {
-					t.Errorf("%s has no place", f.Rule)
-				}
-			}
-			for _, i := range r.Impact {
-				impact = append(impact, fmt.Sprintf("%s %s/%s %s", i.Effect, i.Namespace, i.Volume, i.Size))
-			}
-			slices.Sort(rules)
-			got := strings.Join(append(rules, impact...), " ")
-			wanted := strings.NewReplacer(":", "", ",", "").Replace(c.want)
-			if got != wanted {
-				t.Errorf("got  %s\nwant %s", got, wanted)
-				for _, f := range r.Findings {
-					t.Logf("%s %s:%d %s", f.Rule, f.File, f.Line, f.Message)
-				}
-			}
-		})
+		t.Run(name, func(t *testing.T) { c.run(t, monorepo) })
+	}
+}
+
+// TestCommitsOfArgoCD is TestCommits for what Argo CD does with it.
+func TestCommitsOfArgoCD(t *testing.T) {
+	for name, c := range map[string]pairOfCommits{
+		"nothing":        {[]edit{{"README.md", "", "hello"}}, ""},
+		"a claim leaves": {[]edit{{"shop/files.yaml", "whole", ""}}, "LS101: deleted shop/files 40Gi"},
+		"a claim leaves that is not pruned": {[]edit{{"base:shop/files.yaml", "{name: files}", "{name: files, annotations: {argocd.argoproj.io/sync-options: Prune=false}}"}, {"shop/files.yaml", "whole", ""}},
+			"left-behind shop/files 40Gi"},
+		"nothing is pruned":         {[]edit{{"shop/files.yaml", "whole", ""}, {"apps/shop.yaml", "prune: true", "prune: false"}}, "left-behind shop/files 40Gi"},
+		"an Application is renamed": {[]edit{{"apps/shop.yaml", "name: shop,", "name: store,"}}, "LS106: may-be-deleted shop/files 40Gi"},
+		"an Application leaves":     {[]edit{{"apps/shop.yaml", "whole", ""}}, "LS101: deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"an Application leaves, and leaves all": {[]edit{{"base:apps/shop.yaml", ", finalizers: [resources-finalizer.argocd.argoproj.io]", ""}, {"apps/shop.yaml", "whole", ""}},
+			"left-behind shop/data-db-{0..2} 10Gi, left-behind shop/files 40Gi"},
+		"another destination":   {[]edit{{"apps/shop.yaml", "namespace: shop}", "namespace: store}"}}, "LS104 LS104: deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"replace":               {[]edit{{"apps/shop.yaml", "automated: {prune: true}", "automated: {prune: true}, syncOptions: [Replace=true]"}}, "LS109 LS109"},
+		"a value of the chart":  {[]edit{{"apps/cache.yaml", "persistence: true", "persistence: false"}}, "LS101: deleted cache/cache-data 5Gi"},
+		"a value that keeps it": {[]edit{{"base:apps/cache.yaml", "keep: false", "keep: true"}, {"apps/cache.yaml", "persistence: true", "persistence: false"}}, "left-behind cache/cache-data 5Gi"},
+		"another release":       {[]edit{{"apps/cache.yaml", "helm: {", "helm: {releaseName: store, "}}, "LS102: deleted cache/cache-data 5Gi"},
+	} {
+		t.Run(name, func(t *testing.T) { c.run(t, argo) })
+	}
+}
+
+func TestCommitsOfReleases(t *testing.T) {
+	for name, c := range map[string]pairOfCommits{
+		"nothing":               {[]edit{{"README.md", "", "hello"}}, ""},
+		"a value of the chart":  {[]edit{{"apps/shop/release.yaml", "persistence: true", "persistence: false"}}, "LS101: deleted shop/cache-data 5Gi"},
+		"a value that keeps it": {[]edit{{"base:apps/shop/release.yaml", "keep: false", "keep: true"}, {"apps/shop/release.yaml", "persistence: true", "persistence: false"}}, "left-behind shop/cache-data 5Gi"},
+		"a release is renamed":  {[]edit{{"apps/shop/release.yaml", "name: cache,", "name: store,"}}, "LS102: deleted shop/cache-data 5Gi"},
+		"a chart that fails":    {[]edit{{"chart/templates/all.yaml", "{{- end }}", ""}}, "LS101: may-be-deleted shop/cache-data 5Gi"},
+	} {
+		t.Run(name, func(t *testing.T) { c.run(t, release) })
+	}
+}
+
+type pairOfCommits struct {
+	edits []edit
+	want  string
+}
+
+func (c pairOfCommits) run(t *testing.T, from func() map[string]string) {
+	t.Parallel()
+	base, head := from(), from()
+	for _, e := range c.edits {
+		files := []map[string]string{head}
+		if rest, both := strings.CutPrefix(e.file, "base:"); both {
+			e.file, files = rest, []map[string]string{base, head}
+		}
+		for _, f := range files {
+			e.in(t, f)
+		}
+	}
+	r := compare(t, base, head)
+	var rules, impact []string
+	for _, f := range r.Findings {
+		if strings.HasPrefix(f.Rule, "LS1") || f.Rule == "LS205" || f.Rule == "LS206" {
+			rules = append(rules, f.Rule)
+		}
+		if f.File == "" || f.Line == 0 {
+			t.Errorf("%s has no place", f.Rule)
+		}
+	}
+	for _, i := range r.Impact {
+		impact = append(impact, fmt.Sprintf("%s %s/%s %s", i.Effect, i.Namespace, i.Volume, i.Size))
+	}
+	slices.Sort(rules)
+	got := strings.Join(append(rules, impact...), " ")
+	wanted := strings.NewReplacer(":", "", ",", "").Replace(c.want)
+	if got != wanted {
+		t.Errorf("got  %s\nwant %s", got, wanted)
+		for _, f := range r.Findings {
+			t.Logf("%s %s:%d %s", f.Rule, f.File, f.Line, f.Message)
+		}
+		for _, g := range r.NotRendered {
+			t.Logf("not rendered: %s: %s", g.What, g.Why)
+		}
 	}
 }
 
@@ -202,7 +301,7 @@ func compare(t *testing.T, base, head map[string]string) coverage.Report {
 		if err := opened.Materialise(t.Context(), rev, files); err != nil {
 			t.Fatal(err)
 		}
-		r, err := render.Discover(t.Context(), render.Commit{Root: files}, render.Options{})
+		r, err := render.Discover(t.Context(), render.Commit{Root: files}, render.Options{URLs: []string{"https://git.example.com/fleet.git"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -389,7 +389,7 @@ func (s *scope) claimHeir(w *volume, fresh []*volume) *volume {
 				return h
 			}
 		}
-		if h.Owner == w.Owner && len(w.claim.Spec.AccessModes) > 0 && equality.Semantic.DeepEqual(h.claim.Spec, w.claim.Spec) {
+		if (h.Owner == w.Owner || s.renamedOwner(w.Owner, h.Owner)) && len(w.claim.Spec.AccessModes) > 0 && equality.Semantic.DeepEqual(h.claim.Spec, w.claim.Spec) {
 			alike = append(alike, h)
 		}
 	}
