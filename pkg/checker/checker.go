@@ -82,14 +82,17 @@ func Check(ctx context.Context, q Request) (_ *Result, err error) {
 			return nil, err
 		}
 	}
-	in := coverage.Input{Config: config, Now: q.Now}
-	if in.Head, in.Base, err = states(ctx, head, base, p.urls()); err != nil {
+	c, err := begin(ctx, head, base, p.urls())
+	if err != nil {
+		return nil, err
+	}
+	in := coverage.Input{Config: config, Now: q.Now, Facts: coverage.Facts{Live: q.Live}}
+	if err := c.judge(ctx, &in, d); err != nil {
 		return nil, err
 	}
 	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, p.urls()); err != nil {
 		return nil, err
 	}
-	in.Facts.Live = q.Live
 	if q.Points != nil {
 		if d.Head == "" {
 			return nil, errors.Join(errors.New("a vault has points of commits, and there is none"), p.noGit)
@@ -98,7 +101,9 @@ func Check(ctx context.Context, q Request) (_ *Result, err error) {
 			return nil, err
 		}
 	}
-	d.Report = coverage.Check(in)
+	if in.Facts.Unstable != nil || in.Facts.Points != nil {
+		d.Report = coverage.Check(in)
+	}
 	result := &Result{Document: d, Baseline: q.Baseline}
 	if result.Baseline == "" && q.Head == "" && !p.bare() {
 		result.Baseline = filepath.Join(p.root, BaselineName)
@@ -278,60 +283,60 @@ func policies(s *desired.State) []object.Name {
 	return found
 }
 
-// states renders both commits. What an owner deploys that is the same in both is rendered once.
-func states(ctx context.Context, head, base string, urls []string) (after, before *desired.State, err error) {
-	o := render.Options{URLs: urls}
-	h, err := render.Discover(ctx, render.Commit{Root: head}, o)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading what is deployed: %w", err)
-	}
-	if after, err = h.Render(ctx, nil); err != nil || base == "" {
-		return after, nil, err
-	}
-	b, err := render.Discover(ctx, render.Commit{Root: base}, o)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading what the commit to compare with deploys: %w", err)
-	}
-	known := map[string]string{}
-	for _, owner := range after.Owners {
-		known[owner.ID] = owner.Hash
-	}
-	if before, err = b.Render(ctx, func(o desired.Owner) bool { return o.Hash != "" && known[o.ID] == o.Hash }); err != nil {
-		return nil, nil, err
-	}
-	before.Objects, before.Gaps = merge(before, after)
-	for i := range before.Owners {
-		before.Owners[i].Skipped = false
-	}
-	return after, before, nil
+// comparison is what both commits deploy, rendered as far as somebody asks.
+type comparison struct {
+	// base is nil if there is none.
+	head, base *render.Repository
 }
 
-// merge gives a state what another has of the owners that it skipped.
-func merge(s, other *desired.State) ([]desired.Object, []desired.Gap) {
-	skipped := map[string]bool{}
-	for _, o := range s.Owners {
-		skipped[o.ID] = o.Skipped
+func begin(ctx context.Context, head, base string, urls []string) (*comparison, error) {
+	o := render.Options{URLs: urls}
+	c := &comparison{}
+	var err error
+	if c.head, err = render.Discover(ctx, render.Commit{Root: head}, o); err != nil {
+		return nil, fmt.Errorf("reading what is deployed: %w", err)
 	}
-	from := map[string][]desired.Object{}
-	for _, o := range s.Objects {
-		from[o.Owner] = append(from[o.Owner], o)
+	if base == "" {
+		return c, nil
 	}
-	for _, o := range other.Objects {
-		if skipped[o.Owner] {
-			from[o.Owner] = append(from[o.Owner], o)
+	if c.base, err = render.Discover(ctx, render.Commit{Root: base}, o); err != nil {
+		return nil, fmt.Errorf("reading what the commit to compare with deploys: %w", err)
+	}
+	return c, nil
+}
+
+// judge renders what is not the same in both commits, and of the rest what the rules ask for, until they ask for no more.
+func (c *comparison) judge(ctx context.Context, in *coverage.Input, d *report.Document) (err error) {
+	same := map[string]bool{}
+	if c.base != nil {
+		before := map[string]string{}
+		for _, o := range c.base.Owners() {
+			before[o.ID] = o.Hash
+		}
+		for _, o := range c.head.Owners() {
+			same[o.ID] = o.Hash != "" && before[o.ID] == o.Hash
 		}
 	}
-	objects := make([]desired.Object, 0, len(s.Objects))
-	for _, o := range s.Owners {
-		objects = append(objects, from[o.ID]...)
-	}
-	gaps := s.Gaps
-	for _, g := range other.Gaps {
-		if skipped[g.Owner] {
-			gaps = append(gaps, g)
+	skip := func(o desired.Owner) bool { return same[o.ID] }
+	for {
+		if in.Head, err = c.head.Render(ctx, skip); err != nil {
+			return err
+		}
+		if c.base != nil {
+			if in.Base, err = c.base.Render(ctx, skip); err != nil {
+				return err
+			}
+		}
+		d.Report = coverage.Check(*in)
+		more := false
+		for _, id := range d.Wanted {
+			more = more || same[id]
+			delete(same, id)
+		}
+		if !more {
+			return nil
 		}
 	}
-	return objects, gaps
 }
 
 // relocate makes files relative to the repository's root.

@@ -111,7 +111,7 @@ func TestWhatLiesInTheWorkTreeCounts(t *testing.T) {
 
 func TestOnlyTheDirectoryIsJudged(t *testing.T) {
 	r := newRepository(t, map[string]string{"one/data.yaml": claim("data"), "two/more.yaml": claim("more")})
-	result := r.check(Request{Path: filepath.Join(r.dir, "two"), Base: "HEAD"})
+	result := r.check(Request{Path: filepath.Join(r.dir, "two")})
 	if got := volumes(result); !slices.Equal(got, []string{"shop/more unprotected"}) {
 		t.Errorf("the volumes are %q", got)
 	}
@@ -121,6 +121,20 @@ func TestOnlyTheDirectoryIsJudged(t *testing.T) {
 	r.write(map[string]string{"three/new.yaml": claim("new")})
 	if got := r.check(Request{Path: filepath.Join(r.dir, "three"), Base: "HEAD"}); len(got.Document.Impact) != 0 {
 		t.Errorf("a directory that the base has not: %+v", got.Document.Impact)
+	}
+}
+
+func TestWhatIsTheSameInBothIsNotJudged(t *testing.T) {
+	other := strings.ReplaceAll(claim("data"), "namespace: shop", "namespace: blog")
+	r := newRepository(t, map[string]string{"one/data.yaml": other, "two/more.yaml": claim("more"), "two/policy.yaml": policy})
+	base := r.git("rev-parse", "HEAD")
+	r.write(map[string]string{"two/new.yaml": claim("new")})
+	result := r.check(Request{Base: base})
+	if got := volumes(result); !slices.Equal(got, []string{"shop/more protected", "shop/new protected"}) {
+		t.Errorf("the volumes are %q", got)
+	}
+	if got := result.Document.Unchanged; !slices.Equal(got, []string{"Directory one"}) {
+		t.Errorf("unchanged: %q", got)
 	}
 }
 

@@ -122,6 +122,9 @@ func (d *Document) verdict() string {
 	if n := len(d.Suppressed); n > 0 {
 		said += fmt.Sprintf(" (%d silenced)", n)
 	}
+	if n := len(d.Unchanged); n > 0 {
+		said += "; " + count(n, "application is", "applications are") + " the same as before and not judged"
+	}
 	if n := len(d.NotRendered); n > 0 {
 		said += "; " + count(n, "part was", "parts were") + " not rendered, and nothing is known of " + one(n, "it", "them")
 	}
