@@ -25,7 +25,7 @@ const (
 	apiDate   = "2022-11-28"
 )
 
-// ErrNotAllowed: the token may not do this, as that of a pull request from a fork.
+// ErrNotAllowed says that the token may not do this, as that of a pull request from a fork.
 var ErrNotAllowed = errors.New("the token may not write here")
 
 // Client asks one GitHub. Its errors never hold the token.

@@ -74,7 +74,7 @@ func (p *page) impact(d *Document) {
 		at := d.Impact[i]
 		verb, rest := effect(at.Effect)
 		return fmt.Sprintf("- **Merging this will %s claim %s%s**%s. %s %s\n", verb, Code(claim(at.Namespace, at.Volume)), md(sized(at.Size)), rest,
-			md(sentence(at.Why)), sentence(protection(at.Protected)))
+			md(sentence(at.Why)), sentence(protection(at)))
 	})
 }
 

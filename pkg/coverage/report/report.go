@@ -158,13 +158,15 @@ func effect(e coverage.Effect) (verb, rest string) {
 }
 
 // protection says of a claim that data is about to leave whether there may be a point of it.
-func protection(a coverage.Answer) string {
-	switch a {
-	case coverage.Protected:
+func protection(i coverage.Impact) string {
+	switch {
+	case i.Protected == coverage.Protected:
 		return "a policy protects it now"
-	case coverage.Excluded:
+	case i.Protected == coverage.Excluded:
 		return "left out of all policies"
-	case coverage.Unprotected:
+	case i.Protected == coverage.Unprotected && i.Effect == coverage.LeftBehind:
+		return "no policy protects it"
+	case i.Protected == coverage.Unprotected:
 		return "no policy protects it: there is no way back"
 	}
 	return "not known whether a policy protects it"
@@ -196,13 +198,17 @@ func place(at desired.Origin) string {
 	return fmt.Sprintf("%s:%d", at.File, at.Line)
 }
 
-// sentence is one with its capital and its full stop.
+// sentence is one with its capital, unless it begins with a name, and its full stop.
 func sentence(s string) string {
-	first, size := utf8.DecodeRuneInString(s)
-	if size == 0 {
+	if s == "" {
 		return s
 	}
-	return strings.TrimSuffix(string(unicode.ToUpper(first))+s[size:], ".") + "."
+	word, _, _ := strings.Cut(s, " ")
+	if !strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsLetter(r) }) {
+		first, size := utf8.DecodeRuneInString(s)
+		s = string(unicode.ToUpper(first)) + s[size:]
+	}
+	return strings.TrimSuffix(s, ".") + "."
 }
 
 // said is what is wrong and what to do, in sentences.
