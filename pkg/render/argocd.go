@@ -157,7 +157,7 @@ func (s *reads) add(more *reads) {
 
 // isChart and the kustomization say what a directory is, as Argo CD finds out.
 func (r *Repository) isChart(s applicationSource) bool {
-	return s.hasHelm || !s.hasKustomize && !s.hasDirectory && r.fs.kustomizationIn(s.path) == "" && slices.Contains(r.index.charts, s.path)
+	return s.hasHelm || !s.hasKustomize && !s.hasDirectory && r.kustomizationIn(s.path) == "" && slices.Contains(r.index.charts, s.path)
 }
 
 func (r *Repository) applicationReads(s applicationSource, all []applicationSource) *reads {
@@ -191,7 +191,7 @@ func (r *Repository) applicationSource(ctx context.Context, o *owner, s applicat
 		}
 		objects, err := r.helm(ctx, in)
 		return objects, nil, err
-	case s.hasKustomize || !s.hasDirectory && r.fs.kustomizationIn(s.path) != "":
+	case s.hasKustomize || !s.hasDirectory && r.kustomizationIn(s.path) != "":
 		return r.build(ctx, As{Path: s.path, Namespace: o.Target, change: func(k map[string]any) error { return kustomizeOptions(r, s, k) }})
 	default:
 		files, gaps, err := r.applicationFiles(s)

@@ -46,7 +46,7 @@ func (fs *guardedFS) read(file string) ([]byte, error) {
 	if data, ok := fs.contents[file]; ok {
 		return data, nil
 	}
-	if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && info.Size() > fs.bounds.file {
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > fs.bounds.file {
 		return nil, tooMuch("has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
 	}
 	data, err := fs.FileSystem.ReadFile(file)

@@ -45,11 +45,8 @@ const chartTime = 30 * time.Second
 
 // helm renders a chart as `helm template` does, with its hooks, save those that are tests. Nothing is asked of a cluster or of the network.
 func (r *Repository) helm(ctx context.Context, in install) ([]desired.Object, error) {
-	fs, err := guard(ctx.Err, r.fs.root)
-	if err != nil {
-		return nil, err
-	}
-	fs.bounds, fs.contents, fs.documents = r.bounds, map[string][]byte{}, map[string][]document{}
+	fs := r.guard(ctx.Err)
+	fs.contents, fs.documents = map[string][]byte{}, map[string][]document{}
 	c, err := fs.chart(in.dir, 0)
 	if err != nil {
 		return nil, err

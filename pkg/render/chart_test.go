@@ -19,7 +19,10 @@ func TestChartsAreBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := tree(t, map[string]string{"c/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0}", "c/templates/a.yaml": c.template})
-			r := &Repository{fs: &guardedFS{root: root}, bounds: defaultBounds}
+			r, err := Discover(t.Context(), Commit{Root: root}, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
 			objects, err := r.helm(t.Context(), install{dir: "c", name: "c", namespace: "x"})
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, error %v, want it to say %q", objects, err, c.says)
@@ -32,7 +35,10 @@ func TestChartsAreBounded(t *testing.T) {
 	outside := tree(t, map[string]string{
 		"c/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0}", "c/templates/a.yaml": "-> ../../../secret.yaml", "../secret.yaml": configMap("secret", "x"),
 	})
-	r := &Repository{fs: &guardedFS{root: outside}, bounds: defaultBounds}
+	r, err := Discover(t.Context(), Commit{Root: outside}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if objects, err := r.helm(t.Context(), install{dir: "c", name: "c"}); err == nil {
 		t.Errorf("a link led outside: %v", objects)
 	}

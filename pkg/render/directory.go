@@ -20,7 +20,7 @@ func (r *Repository) directory(dir string) *owner {
 	o := &owner{Owner: desired.Owner{
 		ID: string(desired.Directory) + " " + dir, Kind: desired.Directory, Name: dir, Path: strings.TrimPrefix(dir, "."), Origin: desired.Origin{File: dir},
 	}}
-	if file := r.fs.kustomizationIn(dir); file != "" {
+	if file := r.kustomizationIn(dir); file != "" {
 		o.Origin = desired.Origin{File: file, Line: 1}
 		o.reads = r.readsOf(dir)
 		o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) { return r.build(ctx, As{Path: dir}) }

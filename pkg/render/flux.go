@@ -92,8 +92,8 @@ func (r *Repository) isHere(o *owner, s source) error {
 		return errors.New("it names no source")
 	}
 	declared := false
-	for _, w := range r.index.written {
-		if w.GroupVersionKind().Group != fluxSource || w.GetKind() != s.kind || w.GetName() != s.name ||
+	for _, w := range r.index.byName[s.kind+"/"+s.name] {
+		if w.GroupVersionKind().Group != fluxSource ||
 			w.GetNamespace() != "" && w.GetNamespace() != s.namespace {
 			continue
 		}

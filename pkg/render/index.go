@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -43,7 +44,13 @@ type index struct {
 	kustomizations, charts []string
 	// written are the objects of engines as files have them, before any patch.
 	written []desired.Object
-	gaps    []desired.Gap
+	// byName are those by kind and name.
+	byName map[string][]desired.Object
+	// entries are all files and directories by their absolute paths, with whether they are directories.
+	entries map[string]bool
+	// kustomizationOf are the kustomizations of directories.
+	kustomizationOf map[string][]string
+	gaps            []desired.Gap
 }
 
 // maxFiles are those of a repository.
@@ -51,8 +58,8 @@ const maxFiles = 500_000
 
 // newIndex walks through a commit.
 func newIndex(fs *guardedFS) (*index, error) {
-	x := &index{mentions: map[string]bool{}}
-	seen := 0
+	x := &index{mentions: map[string]bool{}, kustomizationOf: map[string][]string{}, byName: map[string][]desired.Object{}}
+	x.entries = map[string]bool{}
 	err := filepath.WalkDir(fs.root, func(file string, entry os.DirEntry, err error) error {
 		if err == nil {
 			err = fs.over()
@@ -60,28 +67,50 @@ func newIndex(fs *guardedFS) (*index, error) {
 		if err != nil {
 			return err
 		}
-		if seen++; seen > maxFiles {
+		if len(x.entries) > maxFiles {
 			return tooMuch("the repository has more than %d files", maxFiles)
 		}
 		name := fs.name(file)
+		dir := path.Dir(name)
 		switch {
 		case entry.IsDir() && entry.Name() == ".git":
 			return filepath.SkipDir
 		case entry.IsDir():
-			if fs.hasKustomization(file) {
-				x.kustomizations = append(x.kustomizations, name)
-			}
-			if info, err := os.Lstat(filepath.Join(file, "Chart.yaml")); err == nil && info.Mode().IsRegular() {
-				x.charts = append(x.charts, name)
-			}
+			x.entries[file] = true
+			return nil
 		case entry.Type()&os.ModeSymlink != 0:
 			x.links = append(x.links, name)
-		case entry.Type().IsRegular() && isText(name):
-			return x.add(fs, file, name)
+			return nil
+		case !entry.Type().IsRegular():
+			return nil
+		}
+		x.entries[file] = false
+		if slices.Contains(konfig.RecognizedKustomizationFileNames(), entry.Name()) {
+			x.kustomizationOf[dir] = append(x.kustomizationOf[dir], name)
+		}
+		if entry.Name() == "Chart.yaml" {
+			x.charts = append(x.charts, dir)
+		}
+		if isText(name) {
+			x.files = append(x.files, name)
 		}
 		return nil
 	})
-	return x, err
+	if err != nil {
+		return nil, err
+	}
+	x.kustomizations = slices.Sorted(maps.Keys(x.kustomizationOf))
+	slices.Sort(x.charts)
+	for _, name := range x.files {
+		if err := x.add(fs, name); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range x.written {
+		key := w.GetKind() + "/" + w.GetName()
+		x.byName[key] = append(x.byName[key], w)
+	}
+	return x, nil
 }
 
 // isText says whether a file may be a manifest, or a template of one.
@@ -89,12 +118,15 @@ func isText(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json", ".tpl"}, path.Ext(name)) || path.Base(name) == "Kustomization"
 }
 
-func (x *index) add(fs *guardedFS, file, name string) error {
+func (x *index) add(fs *guardedFS, name string) error {
+	if err := fs.over(); err != nil {
+		return err
+	}
+	file := filepath.Join(fs.root, filepath.FromSlash(name))
 	info, err := os.Lstat(file)
 	if err != nil {
 		return err
 	}
-	x.files = append(x.files, name)
 	if info.Size() > fs.bounds.file {
 		x.gaps = append(x.gaps, desired.Gap{
 			Origin: desired.Origin{File: name}, What: name,
@@ -172,9 +204,15 @@ func (x *index) mention(reads []string) bool {
 }
 
 // kustomizationIn is the name of the kustomization of a directory; empty if it has none.
-func (fs *guardedFS) kustomizationIn(dir string) string {
+func (r *Repository) kustomizationIn(dir string) string {
+	if found := r.index.kustomizationOf[path.Clean(dir)]; len(found) > 0 {
+		return found[0]
+	}
+	if len(r.index.links) == 0 {
+		return ""
+	}
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		if info, err := os.Lstat(filepath.Join(fs.root, filepath.FromSlash(dir), name)); err == nil && !info.IsDir() {
+		if info, err := os.Lstat(r.file(path.Join(dir, name))); err == nil && !info.IsDir() {
 			return path.Join(dir, name)
 		}
 	}

@@ -34,10 +34,10 @@ func (r *Repository) readsOf(start ...string) *reads {
 			return
 		}
 		visited[p] = true
-		file := r.fs.kustomizationIn(p)
+		file := r.kustomizationIn(p)
 		if file == "" {
 			s.paths[p] = true
-			if info, err := os.Lstat(r.file(p)); err == nil && info.IsDir() {
+			if r.index.entries[r.file(p)] {
 				for _, k := range below(r.index.kustomizations, p) {
 					visit(k)
 				}
@@ -91,13 +91,18 @@ func (r *Repository) file(name string) string {
 	return filepath.Join(r.fs.root, filepath.FromSlash(name))
 }
 
+// guard is a file system for one build.
+func (r *Repository) guard(over func() error) *guardedFS {
+	fs := &guardedFS{FileSystem: r.fs.FileSystem, over: over, root: r.fs.root, plugins: map[string]bool{}, bounds: r.bounds}
+	if len(r.index.links) == 0 {
+		fs.FileSystem = &snapshot{FileSystem: r.fs.FileSystem, root: r.fs.root, entries: r.index.entries}
+	}
+	return fs
+}
+
 // small reads a file of the repository within the bounds.
 func (r *Repository) small(name string) ([]byte, error) {
-	fs, err := guard(r.fs.over, r.fs.root)
-	if err != nil {
-		return nil, err
-	}
-	return fs.read(r.file(name))
+	return r.guard(r.fs.over).read(r.file(name))
 }
 
 // hash is of what an owner is and reads; empty if that is not known.

@@ -84,6 +84,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	if r.index, err = newIndex(fs); err != nil {
 		return nil, err
 	}
+	defer func() { fs.over = func() error { return nil } }() // the context is that of finding, not of rendering
 	r.gaps = slices.Clone(r.index.gaps)
 	for _, url := range o.URLs {
 		r.urls[normalURL(url)] = true
@@ -176,12 +177,15 @@ func (r *Repository) Render(ctx context.Context, skip func(desired.Owner) bool) 
 
 // Compare renders two commits of a repository. Owners that both have, and that deploy the same in both, are skipped in both.
 func Compare(ctx context.Context, base, head Commit, o Options) (*desired.State, *desired.State, error) {
-	b, err := Discover(ctx, base, o)
-	if err != nil {
-		return nil, nil, err
+	var b, h *Repository
+	group, discovering := errgroup.WithContext(ctx)
+	for to, commit := range map[**Repository]Commit{&b: base, &h: head} {
+		group.Go(func() (err error) {
+			*to, err = Discover(discovering, commit, o)
+			return err
+		})
 	}
-	h, err := Discover(ctx, head, o)
-	if err != nil {
+	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
 	same := func(other *Repository) func(desired.Owner) bool {
@@ -248,9 +252,10 @@ func (o *owner) gap(err error) desired.Gap {
 
 // build renders a directory with the origins of its objects.
 func (r *Repository) build(ctx context.Context, as As) ([]desired.Object, []desired.Gap, error) {
-	fs, dir, err := open(ctx, r.fs.root, as.Path)
+	fs := r.guard(ctx.Err)
+	dir, err := fs.directory(as.Path)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &Error{File: as.Path, Err: err}
 	}
 	var gaps []desired.Gap
 	fs.lenient = func(gap desired.Gap) {
@@ -258,7 +263,7 @@ func (r *Repository) build(ctx context.Context, as As) ([]desired.Object, []desi
 			gaps = append(gaps, gap)
 		}
 	}
-	fs.origins, fs.contents, fs.documents, fs.bounds = []origin{}, map[string][]byte{}, map[string][]document{}, r.bounds
+	fs.origins, fs.contents, fs.documents = []origin{}, map[string][]byte{}, map[string][]document{}
 	built, err := fs.make(ctx, dir, as)
 	if err != nil {
 		return nil, gaps, err

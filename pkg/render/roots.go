@@ -95,8 +95,8 @@ func (r *Repository) clusters(written []desired.Object) []desired.Object {
 
 // written is a source that is written in the repository; nil if it is not.
 func (r *Repository) written(s source) *unstructured.Unstructured {
-	for _, w := range r.index.written {
-		if w.GroupVersionKind().Group == fluxSource && w.GetKind() == s.kind && w.GetName() == s.name && text(w.Unstructured, "spec", "url") != "" {
+	for _, w := range r.index.byName[s.kind+"/"+s.name] {
+		if w.GroupVersionKind().Group == fluxSource && text(w.Unstructured, "spec", "url") != "" {
 			return w.Unstructured
 		}
 	}
@@ -190,7 +190,7 @@ func (r *Repository) directories() []*owner {
 		if r.index.inChart(dir) {
 			continue
 		}
-		refs, _ := r.references(r.fs.kustomizationIn(dir))
+		refs, _ := r.references(r.kustomizationIn(dir))
 		for _, ref := range refs {
 			used[path.Join(dir, ref)] = true
 		}
@@ -208,7 +208,7 @@ func (r *Repository) directories() []*owner {
 		}
 	}
 	for _, dir := range r.manifests() {
-		if !read[dir] && !used[dir] && r.fs.kustomizationIn(dir) == "" {
+		if !read[dir] && !used[dir] && r.kustomizationIn(dir) == "" {
 			found = append(found, r.directory(dir))
 		}
 	}
@@ -224,7 +224,7 @@ func (r *Repository) directories() []*owner {
 }
 
 func (r *Repository) isComponent(dir string) bool {
-	data, err := r.small(r.fs.kustomizationIn(dir))
+	data, err := r.small(r.kustomizationIn(dir))
 	return err == nil && strings.Contains(string(data), "kind: Component")
 }
 
