@@ -38,6 +38,8 @@ type index struct {
 	files []string
 	// mentions are those that have a word of engines, and the directories that they lie in.
 	mentions map[string]bool
+	// ignores are files by which Flux leaves others out.
+	ignores []string
 	// links are symbolic links.
 	links []string
 	// kustomizations are directories with a kustomization, charts those with a chart.
@@ -87,6 +89,9 @@ func newIndex(fs *guardedFS) (*index, error) {
 		x.entries[file] = false
 		if slices.Contains(konfig.RecognizedKustomizationFileNames(), entry.Name()) {
 			x.kustomizationOf[dir] = append(x.kustomizationOf[dir], name)
+		}
+		if entry.Name() == ".sourceignore" {
+			x.ignores = append(x.ignores, name)
 		}
 		if entry.Name() == "Chart.yaml" {
 			x.charts = append(x.charts, dir)

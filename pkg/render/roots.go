@@ -192,7 +192,7 @@ func (r *Repository) directories() []*owner {
 		}
 		refs, _ := r.references(r.kustomizationIn(dir))
 		for _, ref := range refs {
-			used[path.Join(dir, ref)] = true
+			used[path.Join(dir, ref)] = used[path.Join(dir, ref)] || path.Join(dir, ref) != dir
 		}
 	}
 	var found []*owner
@@ -202,9 +202,19 @@ func (r *Repository) directories() []*owner {
 		}
 	}
 	read := map[string]bool{}
-	for _, o := range found {
+	note := func(o *owner) {
 		for p := range o.reads.paths {
 			read[path.Dir(p)], read[p] = true, true
+		}
+	}
+	for _, o := range found {
+		note(o)
+	}
+	for _, dir := range r.index.kustomizations { // those that lead to one another in a circle
+		if !read[dir] && !r.index.inChart(dir) && !r.isComponent(dir) {
+			o := r.directory(dir)
+			note(o)
+			found = append(found, o)
 		}
 	}
 	for _, dir := range r.manifests() {

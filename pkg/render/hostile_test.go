@@ -1,0 +1,192 @@
+package render
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/lockstep-dr/lockstep/pkg/desired"
+)
+
+// bomb is YAML of a few lines that its aliases make huge.
+func bomb() string {
+	out := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\nx:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+	for i := 1; i < 20; i++ {
+		out += fmt.Sprintf("  a%d: &a%d [%s]\n", i, i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 10))
+	}
+	return out
+}
+
+// TestHostileRepositories ends each in a gap that names what is wrong, within the bounds, and renders what is beside it.
+func TestHostileRepositories(t *testing.T) {
+	doubling := map[string]string{"deploy/kustomization.yaml": "resources: [../b0]"}
+	for i := range 40 {
+		doubling[fmt.Sprintf("b%d/kustomization.yaml", i)] = fmt.Sprintf("resources: [../c%d, ../d%d]", i, i)
+		doubling[fmt.Sprintf("c%d/kustomization.yaml", i)] = fmt.Sprintf("namePrefix: c\nresources: [../b%d]", i+1)
+		doubling[fmt.Sprintf("d%d/kustomization.yaml", i)] = fmt.Sprintf("namePrefix: d\nresources: [../b%d]", i+1)
+	}
+	doubling["b40/kustomization.yaml"], doubling["b40/a.yaml"] = "resources: [a.yaml]", configMap("a", "x")
+	kustomized := func(more map[string]string) map[string]string {
+		files := map[string]string{"deploy/kustomization.yaml": "resources: [a.yaml]"}
+		for name, content := range more {
+			files[name] = content
+		}
+		return files
+	}
+	for name, c := range map[string]struct {
+		files map[string]string
+		says  string
+	}{
+		"an alias bomb":                  {kustomized(map[string]string{"deploy/a.yaml": bomb()}), "aliases"},
+		"an alias bomb in a manifest":    {map[string]string{"deploy/a.yaml": bomb()}, "aliases"},
+		"an alias bomb in kustomization": {map[string]string{"deploy/kustomization.yaml": bomb()}, "aliases"},
+		"an alias to itself":             {kustomized(map[string]string{"deploy/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: &m {name: a, x: *m}\n"}), "deploy"},
+		"100 MB":                         {kustomized(map[string]string{"deploy/a.yaml": configMap("a", strings.Repeat("x", 100<<20))}), "bytes"},
+		"100 MB in a plain directory":    {map[string]string{"deploy/a.yaml": configMap("a", strings.Repeat("x", 100<<20))}, "bytes"},
+		"a kustomization of itself":      {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [../deploy]"}), "deploy"},
+		"kustomizations in a circle": {kustomized(map[string]string{
+			"deploy/kustomization.yaml": "resources: [../a]", "a/kustomization.yaml": "resources: [../b]", "b/kustomization.yaml": "resources: [../a]",
+		}), "cycle"},
+		"bases that double":  {doubling, "more files are read"},
+		"a link in a circle": {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [loop]", "deploy/loop": "-> loop"}), "deploy"},
+		"a link outside":     {kustomized(map[string]string{"deploy/a.yaml": "-> /etc/passwd"}), "outside"},
+		"a path outside":     {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [../../../etc/passwd]"}), "outside"},
+		"much substitution": {map[string]string{
+			"clusters/a/flux-system/gotk-sync.yaml": "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: flux-system, namespace: flux-system}\nspec:\n  path: ./clusters/a\n" +
+				"  sourceRef: {kind: GitRepository, name: flux-system}\n  postBuild: {substitute: {x: " + strings.Repeat("y", 100_000) + "}}\n",
+			"clusters/a/a.yaml": configMap("a", `"`+strings.Repeat("${x}", 10_000)+`"`),
+		}, "bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.files["beside/kustomization.yaml"], c.files["beside/a.yaml"] = "resources: [a.yaml]", configMap("beside", "x")
+			root := tree(t, c.files)
+			start := time.Now()
+			state := repository(t, root, Options{})
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("it took %s", took)
+			}
+			found := false
+			for _, g := range state.Gaps {
+				found = found || strings.Contains(g.File+" "+g.What+" "+g.Why, c.says)
+				if strings.Contains(g.Why, root) {
+					t.Errorf("the gap shows where the commit is: %s", g.Why)
+				}
+			}
+			if !found {
+				t.Errorf("no gap says %q:\n%s", c.says, lines(state))
+			}
+			for _, o := range state.Objects {
+				if strings.Contains(o.GetName(), "passwd") {
+					t.Error("it left the repository")
+				}
+			}
+			if _, flux := c.files["clusters/a/a.yaml"]; !flux && len(objectsOf(state, "Directory beside")) != 1 {
+				t.Error("what is beside it is not rendered")
+			}
+		})
+	}
+}
+
+// TestCircles has owners that deploy one another, and themselves.
+func TestCircles(t *testing.T) {
+	kustomization := func(name, path string) string {
+		return "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: " + name + ", namespace: flux-system}\n" +
+			"spec: {path: ./" + path + ", sourceRef: {kind: GitRepository, name: flux-system}}\n"
+	}
+	state := repository(t, tree(t, map[string]string{"a/b.yaml": kustomization("b", "b"), "b/a.yaml": kustomization("a", "a")}), Options{})
+	if len(state.Owners) != 2 || len(state.Objects) != 2 {
+		t.Errorf("a circle of two gives:\n%s", lines(state))
+	}
+}
+
+// outside fails if something of a state lies outside the repository.
+func outside(t *testing.T, state *desired.State) {
+	for _, o := range state.Objects {
+		if o.File != "" && !filepath.IsLocal(filepath.FromSlash(o.File)) {
+			t.Fatalf("an object of %q", o.File)
+		}
+		for _, value := range o.Object {
+			if s, ok := value.(string); ok && strings.Contains(s, "outside-of-it") {
+				t.Fatal("a file outside was read")
+			}
+		}
+	}
+}
+
+// FuzzRepository renders repositories of strangers: no crash, nothing of outside, and an end.
+func FuzzRepository(f *testing.F) {
+	fixtures, err := filepath.Glob("testdata/repositories/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, fixture := range fixtures {
+		data, err := os.ReadFile(fixture)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("-- kustomization.yaml --\nresources: [../secret.yaml, ../../secret.yaml]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 1<<16 {
+			return
+		}
+		above := t.TempDir()
+		if err := os.WriteFile(filepath.Join(above, "secret.yaml"), []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: outside-of-it}\nx: outside-of-it\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		root := filepath.Join(above, "root")
+		if err := os.Mkdir(root, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range txtar.Parse(data).Files {
+			name := filepath.FromSlash(file.Name)
+			if !filepath.IsLocal(name) || bytes.IndexByte([]byte(name), 0) >= 0 {
+				continue
+			}
+			if os.MkdirAll(filepath.Join(root, filepath.Dir(name)), 0o755) == nil {
+				_ = os.WriteFile(filepath.Join(root, name), file.Data, fs.FileMode(0o600))
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		r, err := Discover(ctx, Commit{Root: root}, Options{})
+		if err != nil {
+			if ctx.Err() != nil {
+				t.Fatal("it does not end")
+			}
+			return
+		}
+		state, err := r.Render(ctx, nil)
+		if ctx.Err() != nil {
+			t.Fatal("it does not end")
+		}
+		if err == nil {
+			outside(t, state)
+		}
+	})
+}
+
+// FuzzYAML reads files of strangers.
+func FuzzYAML(f *testing.F) {
+	for _, seed := range []string{bomb(), stack, configMap("a", "x"), "--- \n---\n{}", "a: &a [*a]", "---\n# x\n---\nkind: List\nitems: []"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		if checkAliases(data, 10_000) == nil {
+			joined := bytes.Join(splitDocuments(data), nil)
+			if !bytes.Equal(joined, data) {
+				panic("documents are lost")
+			}
+			documentsOf(data)
+		}
+	})
+}
