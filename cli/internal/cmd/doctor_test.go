@@ -316,6 +316,18 @@ func testDoctorVaults(t *testing.T, h *hospital) {
 		t.Error("the key is shown")
 	}
 	h.examine("vault-from-here", doctor.OK, "opens from here, too")
+	h.examine("vault-locks", doctor.OK, "no vault has spec.immutability")
+	gone := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "gone"}, Spec: v1alpha1.VaultSpec{
+		S3:           &v1alpha1.S3Location{Bucket: "acme-dr", Endpoint: "http://127.0.0.1:1"},
+		KeySecretRef: v1alpha1.SecretReference{Name: "primary-key"},
+		Immutability: &v1alpha1.Immutability{Mode: v1alpha1.LockCompliance, Retention: metav1.Duration{Duration: 720 * time.Hour}},
+	}}
+	h.create(t, gone)
+	h.examine("vault-locks", doctor.Unknown, "vault gone: whether its store locks is not known")
+	if told := h.run(t, "describe", "vault/gone"); !strings.Contains(told.out, "each point for 30 d 0 h, mode Compliance") || !strings.Contains(told.out, "lock=compliance:720h0m0s") {
+		t.Errorf("the lock is not told of: %s", told.out)
+	}
+	h.remove(gone)
 
 	p := policy("default", "shop")
 	h.create(t, p)
