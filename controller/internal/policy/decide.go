@@ -22,6 +22,7 @@ type verdict struct {
 
 	claims    []string
 	lastPoint *v1alpha1.PointReference
+	ahead     int // good points of a time to come, which count for nothing
 	// due is the scheduled moment to ask a point for now, zero for none; next is when the next run begins; last is the scheduled
 	// moment from which on others count.
 	due, next, last time.Time
@@ -33,7 +34,8 @@ type verdict struct {
 
 // decide judges a policy by what was observed.
 func decide(p *v1alpha1.ProtectionPolicy, o observation, now time.Time) verdict {
-	v := verdict{lastPoint: newest(o.points)}
+	v := verdict{}
+	v.lastPoint, v.ahead = newest(o.points, now)
 	v.judgeObjective(p, now)
 	v.judgeCopies(p, o.points, now)
 	for i := range o.claims {
@@ -162,12 +164,21 @@ func unfinished(points []v1alpha1.RestorePoint) bool {
 	return false
 }
 
-// newest is the Ready point with the newest data.
-func newest(points []v1alpha1.RestorePoint) *v1alpha1.PointReference {
-	var found *v1alpha1.PointReference
+// skew is by how much the clocks of the API server, the storage and the controller may differ.
+const skew = time.Minute
+
+// newest is the Ready point with the newest data. Those of a time to come are only counted: a clock was wrong when they were taken, so
+// nobody knows how old they are.
+func newest(points []v1alpha1.RestorePoint, now time.Time) (found *v1alpha1.PointReference, ahead int) {
 	for i := range points {
 		p := &points[i]
-		if !conditions.IsReady(p) || p.Status.Taken == nil || found != nil && !p.Status.Taken.After(found.Taken.Time) {
+		switch {
+		case !conditions.IsReady(p) || p.Status.Taken == nil:
+			continue
+		case p.Status.Taken.After(now.Add(skew)):
+			ahead++
+			continue
+		case found != nil && !p.Status.Taken.After(found.Taken.Time):
 			continue
 		}
 		found = &v1alpha1.PointReference{Name: p.Name, Taken: *p.Status.Taken}
@@ -175,7 +186,7 @@ func newest(points []v1alpha1.RestorePoint) *v1alpha1.PointReference {
 			found.Commit = p.Status.Revision.Commit
 		}
 	}
-	return found
+	return found, ahead
 }
 
 func count(n int, noun string) string {

@@ -17,8 +17,8 @@ func (v *verdict) judgeObjective(p *v1alpha1.ProtectionPolicy, now time.Time) {
 		return
 	}
 	last := v.lastPoint
-	if last == nil {
-		last = p.Status.LastPoint
+	if old := p.Status.LastPoint; last == nil && old != nil && !old.Taken.After(now.Add(skew)) {
+		last = old
 	}
 	rpo := p.Spec.Objectives.RPO.Duration
 	since := p.CreationTimestamp.Time
@@ -30,17 +30,20 @@ func (v *verdict) judgeObjective(p *v1alpha1.ProtectionPolicy, now time.Time) {
 		v.objective.Status, v.objective.Reason, v.objective.Message = status, reason, message
 	}
 	switch age := now.Sub(since); {
+	case v.ahead > 0 && (last == nil || age > rpo):
+		say(metav1.ConditionUnknown, v1alpha1.ReasonClockWrong, "within the RPO of "+rpo.String()+" there is no good point but "+count(v.ahead, "point")+" of a time to come, whose age nobody knows: a clock is wrong, or was")
 	case last == nil && age > rpo:
 		say(metav1.ConditionFalse, v1alpha1.ReasonObjectiveMissed, "there is no good point, and the RPO of "+rpo.String()+" has passed since the policy was made")
 	case last == nil:
 		say(metav1.ConditionUnknown, v1alpha1.ReasonNoPointYet, "there is no good point yet, and the RPO of "+rpo.String()+" has not passed since the policy was made")
 		v.turns = since.Add(rpo)
-	case age < -rpo:
-		say(metav1.ConditionUnknown, v1alpha1.ReasonClockWrong, "the newest good point is of a time to come: a clock is wrong, or was")
 	case age > rpo:
 		say(metav1.ConditionFalse, v1alpha1.ReasonObjectiveMissed, "the newest good point is older than the RPO of "+rpo.String())
 	default:
 		say(metav1.ConditionTrue, v1alpha1.ReasonWithinObjective, "the newest good point is no older than the RPO of "+rpo.String())
+		if v.ahead > 0 {
+			v.objective.Message += "; of a time to come, and not counted: " + count(v.ahead, "point")
+		}
 		v.turns = since.Add(rpo)
 	}
 }

@@ -147,13 +147,21 @@ func (y *year) request(due time.Time) {
 
 // checkObjective holds what was just promised against the truth.
 func (y *year) checkObjective() {
-	if !conditions.IsTrue(y.policy, v1alpha1.ConditionObjectiveMet) || y.jumps {
+	if !conditions.IsTrue(y.policy, v1alpha1.ConditionObjectiveMet) || y.misdated() {
 		return
 	}
 	if y.now.Sub(y.newest) <= rpo+time.Second {
 		return
 	}
 	y.Errorf("%v: the objective is met, they say, and no good point is younger than %v", y.now, rpo)
+}
+
+// misdated says that nobody can know how old the newest point is: the clock is wrong, or a point that was taken when it was ahead now seems
+// to be of this hour.
+func (y *year) misdated() bool {
+	return y.wrong != 0 || slices.ContainsFunc(y.points, func(p v1alpha1.RestorePoint) bool {
+		return conditions.IsReady(&p) && p.Status.Taken.After(y.truth[p.Name].Add(time.Second)) && !p.Status.Taken.After(y.now.Add(skew))
+	})
 }
 
 // finishBackup ends the running backup, one in thirty with a failure. While the vault is down it waits.

@@ -79,7 +79,7 @@ const (
 	ReasonCopiesCurrent = "CopiesCurrent"
 	// ReasonCopiesMissing: a further vault lacks points; the message says which and how many.
 	ReasonCopiesMissing = "CopiesMissing"
-	// ReasonClockWrong: the newest good point is of a time to come, so that its age is not known.
+	// ReasonClockWrong: within the RPO there is no good point but of a time to come, whose age is not known.
 	ReasonClockWrong = "ClockWrong"
 
 	// ReasonTooManyAtOnce: more points would be removed at once than may be without a person's word.
