@@ -34,8 +34,12 @@ func stalled(o conditioned) bool {
 	return meta.IsStatusConditionTrue(o.GetConditions(), v1alpha1.ConditionStalled)
 }
 
-// finished reports that a point or a restore has come to its end, good or bad.
+// finished reports that a point or a restore has come to its end, good or bad. Conditions are written a moment before the rest of a status:
+// a restore that is Ready and does not say when it ended will, and then what it took.
 func finished(o conditioned) bool {
+	if r, ok := o.(*v1alpha1.Restore); ok && r.Status.CompletedAt == nil {
+		return stalled(r)
+	}
 	return ready(o).Status == metav1.ConditionTrue || stalled(o)
 }
 

@@ -34,6 +34,8 @@ func Start(t *testing.T, scheme *kruntime.Scheme, more ...string) (*rest.Config,
 			filepath.Join(module(t, "github.com/kubernetes-csi/external-snapshotter/client/v8"), "config", "crd")),
 		ErrorIfCRDPathMissing: true,
 		CRDInstallOptions:     envtest.CRDInstallOptions{MaxTime: 5 * time.Minute},
+		// Machines that test are busy ones.
+		ControlPlaneStartTimeout: 5 * time.Minute, ControlPlaneStopTimeout: 5 * time.Minute,
 	}
 	env.ControlPlane.Etcd = &envtest.Etcd{}
 	env.ControlPlane.Etcd.Configure().Set("unsafe-no-fsync", "true") // nobody needs this cluster after a power failure
