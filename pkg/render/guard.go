@@ -40,6 +40,11 @@ type guardedFS struct {
 	alone bool
 	// origins are those of the objects that were built, in their order; nil if nobody wants to know.
 	origins []origin
+	// tracked says that kustomize is to find them.
+	tracked bool
+	// resources are files that kustomizations name, generators what makes objects there.
+	resources  []string
+	generators []origin
 	// unknown are variables without a value, by the index of the object that has them.
 	unknown map[int][]string
 	// annotated says that the kustomization itself asks for them in the objects.
@@ -107,6 +112,7 @@ func (fs *guardedFS) checkKustomization(file string, data []byte) error {
 		}
 	}
 	dir := filepath.Dir(file)
+	fs.noteSources(file, &k)
 	for _, p := range k.Components {
 		if rel, err := filepath.Rel(fs.root, filepath.Join(dir, p)); err != nil || !filepath.IsLocal(rel) {
 			return fmt.Errorf("%w: %q", ErrRemote, p)
@@ -126,6 +132,29 @@ func (fs *guardedFS) checkKustomization(file string, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// noteSources notes where objects come from, if somebody wants to know.
+func (fs *guardedFS) noteSources(file string, k *types.Kustomization) {
+	if fs.origins == nil {
+		return
+	}
+	for _, p := range k.Resources {
+		if p = filepath.Join(filepath.Dir(file), p); !slices.Contains(fs.resources, p) {
+			fs.resources = append(fs.resources, p)
+		}
+	}
+	note := func(kind, name string) {
+		if g := (origin{fs.name(file), kind, name}); !slices.Contains(fs.generators, g) {
+			fs.generators = append(fs.generators, g)
+		}
+	}
+	for _, c := range k.ConfigMapGenerator {
+		note("ConfigMap", c.Name)
+	}
+	for _, s := range k.SecretGenerator {
+		note("Secret", s.Name)
+	}
 }
 
 // references are all places where a kustomization names a file or directory; some may be YAML instead.

@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -40,8 +41,10 @@ func (fs *guardedFS) wantOrigins(dir string, as As) error {
 				return err
 			}
 		}
-		if data, err = fs.withOrigins(data); err != nil {
-			return err
+		if fs.tracked {
+			if data, err = fs.withOrigins(data); err != nil {
+				return err
+			}
 		}
 		fs.generated, fs.content = file, data
 		return fs.checkKustomization(file, data)
@@ -69,6 +72,52 @@ func edit(kustomization []byte, change func(map[string]any)) ([]byte, error) {
 	}
 	change(k)
 	return yaml.Marshal(k)
+}
+
+// matchOrigins finds the origins by kinds and names in the files that kustomizations name as resources. It says no where two files have
+// the same: kustomize can tell, but then it takes twice the time.
+func (fs *guardedFS) matchOrigins(built resmap.ResMap) bool {
+	type place struct{ file, name string }
+	byKind := map[string][]place{}
+	for _, file := range fs.resources {
+		name := fs.name(file)
+		data, ok := fs.contents[file]
+		if !ok {
+			continue // a directory
+		}
+		if fs.documents[name] == nil {
+			fs.documents[name] = documentsOf(data)
+		}
+		for _, d := range fs.documents[name] {
+			if strings.HasSuffix(d.kind, "List") {
+				return false
+			}
+			byKind[d.kind] = append(byKind[d.kind], place{name, d.name})
+		}
+	}
+	for _, g := range fs.generators {
+		byKind[g.kind] = append(byKind[g.kind], place{g.file, g.name})
+	}
+	fs.origins = make([]origin, 0, built.Size())
+	for _, r := range built.Resources() {
+		o := origin{kind: r.GetKind(), name: r.GetName()}
+		best, files := -1, map[string]bool{}
+		for _, p := range byKind[o.kind] {
+			if !strings.Contains(o.name, p.name) || len(p.name) < best {
+				continue
+			}
+			if len(p.name) > best {
+				best, o.file = len(p.name), p.file
+				clear(files)
+			}
+			files[p.file] = true
+		}
+		if len(files) != 1 {
+			return false
+		}
+		fs.origins = append(fs.origins, o)
+	}
+	return true
 }
 
 // takeOrigins notes the origins and takes them out of the objects, unless the kustomization itself asks for them.
@@ -128,7 +177,14 @@ func (fs *guardedFS) withoutRemote(file string, kustomization []byte) ([]byte, e
 				delete(m, field)
 			}
 		}
-		m["buildMetadata"] = []any{types.OriginAnnotations} // lest it be empty
+		for _, field := range []string{"resources", "bases", "components"} {
+			if list, _ := m[field].([]any); len(list) == 0 {
+				delete(m, field)
+			}
+		}
+		if len(m) == 0 || !slices.ContainsFunc(slices.Collect(maps.Keys(m)), func(key string) bool { return key != "apiVersion" && key != "kind" && key != "metadata" }) {
+			m["buildMetadata"] = []any{types.OriginAnnotations} // empty it would be refused
+		}
 	})
 }
 

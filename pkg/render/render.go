@@ -99,10 +99,15 @@ func (fs *guardedFS) make(ctx context.Context, dir string, as As) (resmap.ResMap
 	case err != nil:
 		return nil, &Error{File: as.Path, Err: fs.relative(err)}
 	}
-	if fs.origins != nil {
+	switch {
+	case fs.origins == nil:
+	case fs.tracked:
 		if err := fs.takeOrigins(dir, built); err != nil {
 			return nil, &Error{File: as.Path, Err: err}
 		}
+	case !fs.matchOrigins(built):
+		fs.tracked, fs.generated, fs.content = true, "", nil
+		return fs.make(ctx, dir, as)
 	}
 	if err := as.substitute(ctx, built, fs.leave); err != nil {
 		return nil, &Error{File: as.Path, Err: err}
@@ -187,7 +192,7 @@ func (fs *guardedFS) directory(path string) (string, error) {
 // Flux leaves out of its artifacts, and those that a .sourceignore in dir names, are no manifests.
 func (fs *guardedFS) generate(dir string, as As) error {
 	there := slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool { return fs.Exists(filepath.Join(dir, name)) })
-	if there && as.Kustomization == nil && fs.origins == nil {
+	if there && as.Kustomization == nil && as.change == nil && !fs.tracked {
 		return nil
 	}
 	if !there {
@@ -219,7 +224,7 @@ func (fs *guardedFS) generate(dir string, as As) error {
 			return err
 		}
 	}
-	if fs.origins != nil {
+	if fs.tracked {
 		if data, err = fs.withOrigins(data); err != nil {
 			return err
 		}
