@@ -31,13 +31,14 @@ type fate struct {
 // foresee tells the fate of every volume of base.
 func (s *scope) foresee() []fate {
 	var out []fate
+	fresh := s.heirs()
 	for _, w := range s.base.volumes {
-		out = append(out, s.fateOf(w))
+		out = append(out, s.fateOf(w, fresh))
 	}
 	return out
 }
 
-func (s *scope) fateOf(w *volume) fate {
+func (s *scope) fateOf(w *volume, fresh heirs) fate {
 	f := fate{before: w, after: s.sameVolume(w)}
 	ending := s.endOfNamespace(w)
 	if ending.effect == "" {
@@ -49,7 +50,7 @@ func (s *scope) fateOf(w *volume) fate {
 		f.why += "; its StorageClass retains the volume, which is then in no claim"
 	}
 	if f.after == nil {
-		f.heir, f.rule = s.heir(w)
+		f.heir, f.rule = s.heir(w, fresh)
 	}
 	switch {
 	case f.effect == "":
@@ -337,30 +338,37 @@ func (s *scope) retained(w *volume) bool {
 	return false
 }
 
-// heir finds the new volume of head that stands in the place of one that is gone, and the rule that this is a case of.
-func (s *scope) heir(w *volume) (*volume, string) {
-	var fresh []*volume
-	for _, h := range s.head.volumes {
-		if !s.isNew(h) || h.claim.Spec.DataSource != nil || h.claim.Spec.DataSourceRef != nil {
-			continue
-		}
-		if h.Owner == w.Owner || s.head.owners[w.Owner] == nil || s.head.together(h.Owner, w.Owner) {
-			fresh = append(fresh, h)
+// heirs are the new volumes of head that begin empty, by their names and by their namespaces.
+type heirs struct {
+	named, in map[string][]*volume
+}
+
+func (s *scope) heirs() heirs {
+	h := heirs{map[string][]*volume{}, map[string][]*volume{}}
+	for _, v := range s.head.volumes {
+		if s.isNew(v) && v.claim.Spec.DataSource == nil && v.claim.Spec.DataSourceRef == nil {
+			h.named[v.name()] = append(h.named[v.name()], v)
+			h.in[v.claim.Namespace] = append(h.in[v.claim.Namespace], v)
 		}
 	}
-	for _, h := range fresh {
-		if h.claim.Namespace != w.claim.Namespace && (h.set == nil) == (w.set == nil) && h.name() == w.name() {
+	return h
+}
+
+// heir finds the new volume of head that stands in the place of one that is gone, and the rule that this is a case of.
+func (s *scope) heir(w *volume, fresh heirs) (*volume, string) {
+	beside := func(h *volume) bool { return s.head.owners[w.Owner] == nil || s.head.together(h.Owner, w.Owner) }
+	for _, h := range fresh.named[w.name()] {
+		if h.claim.Namespace != w.claim.Namespace && (h.set == nil) == (w.set == nil) && beside(h) {
 			return h, "LS104"
 		}
 	}
-	fresh = slices.DeleteFunc(fresh, func(h *volume) bool { return h.claim.Namespace != w.claim.Namespace })
 	if w.set == nil {
-		if h := s.claimHeir(w, fresh); h != nil {
+		if h := s.claimHeir(w, fresh.in[w.claim.Namespace]); h != nil {
 			return h, "LS102"
 		}
 		return nil, ""
 	}
-	for _, h := range fresh {
+	for _, h := range fresh.in[w.claim.Namespace] {
 		if h.set == nil || h.Owner != w.Owner && s.head.owners[w.Owner] != nil {
 			continue
 		}
@@ -380,7 +388,7 @@ func (s *scope) claimHeir(w *volume, fresh []*volume) *volume {
 	}
 	var alike []*volume
 	for _, h := range fresh {
-		if h.set != nil {
+		if h.set != nil || s.head.owners[w.Owner] != nil && !s.head.together(h.Owner, w.Owner) {
 			continue
 		}
 		for _, l := range s.head.mounting(h) {

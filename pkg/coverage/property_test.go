@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
@@ -89,4 +90,30 @@ func TestFormOfReport(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(one), want) || !strings.Contains(string(one), `"fix":"`) || !strings.Contains(string(one), `"fingerprint":"`) {
 		t.Errorf("%s, %v", one, err)
 	}
+}
+
+// FuzzCheck: whatever strangers write into manifests, a check ends with a report.
+func FuzzCheck(f *testing.F) {
+	for _, r := range Rules() {
+		before := ""
+		for _, m := range example.FindAllStringSubmatch(r.Page(), -1) {
+			if m[1] == "before" {
+				before = m[2]
+			}
+			f.Add(before, m[2])
+		}
+	}
+	f.Fuzz(func(t *testing.T, base, head string) {
+		for _, text := range []string{base, head} {
+			for _, doc := range separator.Split(text, -1) {
+				if u := map[string]any{}; len(text) > 1<<14 || yaml.Unmarshal([]byte(doc), &u) != nil {
+					t.Skip()
+				}
+			}
+		}
+		in := Input{Base: stateOf(t, base), Head: stateOf(t, head), Now: now}
+		if _, err := json.Marshal(Check(in)); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -117,8 +117,8 @@ func (s *scope) removedTemplates(b *set) {
 	if o == nil {
 		return
 	}
-	at := slices.IndexFunc(s.head.sets, func(h *set) bool { return h.Object == o })
-	if at < 0 {
+	now := s.head.setOf[o]
+	if now == nil {
 		return
 	}
 	names := func(x *set) []string {
@@ -129,7 +129,7 @@ func (s *scope) removedTemplates(b *set) {
 		slices.Sort(out)
 		return out
 	}
-	before, after := names(b), names(s.head.sets[at])
+	before, after := names(b), names(now)
 	if slices.Equal(before, after) || len(before) > 0 && len(before) == len(after) || s.forced(&volume{Object: o}) != "" {
 		return
 	}
@@ -316,9 +316,9 @@ func deletes(s *set) []string {
 
 // setBefore is a set of head in base; nil if it is new.
 func (s *scope) setBefore(h *set) *set {
-	for _, b := range s.base.sets {
-		if object.KeyOf(b.Object.Unstructured) == object.KeyOf(h.Object.Unstructured) && s.same(b.Object) == h.Object {
-			return b
+	for _, b := range s.base.byKey[object.KeyOf(h.Object.Unstructured)] {
+		if s.same(b) == h.Object {
+			return s.base.setOf[b]
 		}
 	}
 	return nil

@@ -208,28 +208,55 @@ var secretMakers = []secretMaker{
 	{GroupKind: schema.GroupKind{Group: "secrets.doppler.com", Kind: "DopplerSecret"}, Path: []string{"spec", "managedSecret", "name"}},
 	{GroupKind: schema.GroupKind{Group: "ricoberger.de", Kind: "VaultSecret"}},
 	{GroupKind: schema.GroupKind{Group: "postgresql.cnpg.io", Kind: "Cluster"}, Suffixes: []string{"-app", "-superuser", "-ca", "-server", "-replication"}},
-	{GroupKind: schema.GroupKind{Group: "postgres-operator.crunchydata.com", Kind: "PostgresCluster"}, Suffixes: []string{"-pguser-" + "*"}},
+	{GroupKind: schema.GroupKind{Group: "postgres-operator.crunchydata.com", Kind: "PostgresCluster"}, Suffixes: []string{"-pguser-*"}},
 	{GroupKind: schema.GroupKind{Group: "kafka.strimzi.io", Kind: "KafkaUser"}},
 	{GroupKind: schema.GroupKind{Group: "kafka.strimzi.io", Kind: "Kafka"}, Suffixes: []string{"-cluster-ca-cert", "-clients-ca-cert"}},
 	{GroupKind: schema.GroupKind{Group: "elasticsearch.k8s.elastic.co", Kind: "Elasticsearch"}, Suffixes: []string{"-es-elastic-user", "-es-http-certs-public"}},
 	{GroupKind: schema.GroupKind{Group: "rabbitmq.com", Kind: "RabbitmqCluster"}, Suffixes: []string{"-default-user"}},
 }
 
-// makes says that an object of a maker's kind makes the Secret.
-func (m secretMaker) makes(u *unstructured.Unstructured, secret string) bool {
+// names are those of the Secrets that an object of a maker's kind makes; a star at the end stands for anything.
+func (m secretMaker) names(u *unstructured.Unstructured) []string {
+	var out []string
 	for _, suffix := range m.Suffixes {
-		if rest, any := strings.CutSuffix(suffix, "*"); secret == u.GetName()+suffix || any && strings.HasPrefix(secret, u.GetName()+rest) {
-			return true
-		}
+		out = append(out, u.GetName()+suffix)
 	}
-	if len(m.Suffixes) > 0 {
-		return false
+	if len(out) > 0 {
+		return out
 	}
 	name := ""
 	if len(m.Path) > 0 {
 		name, _, _ = unstructured.NestedString(u.Object, m.Path...)
 	}
-	return cmp.Or(name, u.GetName()) == secret
+	return []string{cmp.Or(name, u.GetName())}
+}
+
+// made are the owners of what makes Secrets, by the names of these.
+func (v *view) made() map[object.Name][]string {
+	out := map[object.Name][]string{}
+	for _, m := range secretMakers {
+		for _, o := range v.byKind[m.GroupKind] {
+			for _, name := range m.names(o.Unstructured) {
+				at := object.Name{Namespace: o.GetNamespace(), Name: name}
+				out[at] = append(out[at], o.Owner)
+			}
+		}
+	}
+	return out
+}
+
+// makes says that something beside an owner makes a Secret.
+func makes(made map[object.Name][]string, v *view, name object.Name, owner string) bool {
+	beside := func(other string) bool { return v.together(other, owner) }
+	if slices.ContainsFunc(made[name], beside) {
+		return true
+	}
+	for at := len(name.Name) - 1; at > 0; at-- {
+		if name.Name[at] == '-' && slices.ContainsFunc(made[object.Name{Namespace: name.Namespace, Name: name.Name[:at+1] + "*"}], beside) {
+			return true
+		}
+	}
+	return false
 }
 
 func secretNotInGit(s *scope) {
@@ -237,7 +264,7 @@ func secretNotInGit(s *scope) {
 		secret object.Name
 		owner  string
 	}
-	seen := map[needed]bool{}
+	seen, made := map[needed]bool{}, s.head.made()
 	for _, o := range s.head.objects {
 		refs, err := object.References(o.Unstructured)
 		if err != nil {
@@ -248,7 +275,9 @@ func secretNotInGit(s *scope) {
 				continue
 			}
 			seen[needed{r.Name, o.Owner}] = true
-			s.lookForSecret(o, r.Name)
+			if !makes(made, s.head, r.Name, o.Owner) {
+				s.lookForSecret(o, r.Name)
+			}
 		}
 	}
 }
@@ -256,13 +285,6 @@ func secretNotInGit(s *scope) {
 func (s *scope) lookForSecret(o *desired.Object, name object.Name) {
 	if s.head.has(object.Key{Kind: object.Secret.Kind, Namespace: name.Namespace, Name: name.Name}, o.Owner) {
 		return
-	}
-	for _, m := range secretMakers {
-		for _, maker := range s.head.byKind[m.GroupKind] {
-			if maker.GetNamespace() == name.Namespace && s.head.together(maker.Owner, o.Owner) && m.makes(maker.Unstructured, name.Name) {
-				return
-			}
-		}
 	}
 	// A restore point keeps what its namespace has and Git does not.
 	if slices.ContainsFunc(s.head.policies[name.Namespace], func(p *policy) bool { return s.head.together(p.Owner, o.Owner) }) {

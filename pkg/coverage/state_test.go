@@ -17,6 +17,8 @@ import (
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
+var separator = regexp.MustCompile(`(?m)^---\n`)
+
 const rootID = "Kustomization flux-system/flux-system"
 
 // stateOf reads a State as it is written in tests and on the rules' pages: documents of YAML. What deploys stands before what it
@@ -28,7 +30,7 @@ func stateOf(t testing.TB, text string) *desired.State {
 	owner := desired.Owner{ID: "Kustomization flux-system/apps", Kind: desired.Kustomization, Namespace: "flux-system", Name: "apps", Prune: true, Parent: rootID}
 	s.Owners = append(s.Owners, owner)
 	line := 1
-	for _, doc := range regexp.MustCompile(`(?m)^---\n`).Split(text, -1) {
+	for _, doc := range separator.Split(text, -1) {
 		at := desired.Origin{File: "all.yaml", Line: line}
 		line += strings.Count(doc, "\n") + 1
 		u := &unstructured.Unstructured{}
@@ -71,7 +73,8 @@ func ownerOf(u *unstructured.Unstructured) (desired.Owner, bool) {
 		o.Kind, o.Prune, o.Force, o.Suspended, o.Target = desired.Kustomization, boolean("spec", "prune"), boolean("spec", "force"), boolean("spec", "suspend"), text("spec", "targetNamespace")
 		depends, _, _ := unstructured.NestedSlice(u.Object, "spec", "dependsOn")
 		for _, d := range depends {
-			name, _, _ := unstructured.NestedString(d.(map[string]any), "name")
+			m, _ := d.(map[string]any)
+			name, _, _ := unstructured.NestedString(m, "name")
 			o.DependsOn = append(o.DependsOn, "Kustomization "+o.Namespace+"/"+name)
 		}
 	case "HelmRelease.helm.toolkit.fluxcd.io":

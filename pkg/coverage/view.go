@@ -32,6 +32,7 @@ type view struct {
 	volumes  []*volume
 	byVolume map[string][]*volume
 	sets     []*set
+	setOf    map[*desired.Object]*set
 	// policies and workloads are by their namespaces.
 	policies  map[string][]*policy
 	workloads map[string][]*workload
@@ -172,7 +173,7 @@ func newView(s *desired.State) *view {
 	v := &view{byKey: map[object.Key][]*desired.Object{}, byKind: map[schema.GroupKind][]*desired.Object{},
 		protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
-		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
+		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
 	for i := range s.Owners {
 		v.owners[s.Owners[i].ID] = &s.Owners[i]
 	}
@@ -294,6 +295,7 @@ func (v *view) readWorkload(o *desired.Object) error {
 func (v *view) readSet(o *desired.Object, s *appsv1.StatefulSet) {
 	made := &set{o, s}
 	v.sets = append(v.sets, made)
+	v.setOf[o] = made
 	first, _ := ordinals(s)
 	for i := range s.Spec.VolumeClaimTemplates {
 		t := &s.Spec.VolumeClaimTemplates[i]
