@@ -47,6 +47,18 @@ func TestOnAPIServer(t *testing.T) {
 	as.Impersonate = rest.ImpersonationConfig{UserName: account, Groups: []string{"system:serviceaccounts", "system:authenticated"}}
 	prepareServer(t, admin, account)
 
+	// Lockstep's kinds are not installed here.
+	live, err := facts.Live(t.Context(), admin)
+	if err != nil || len(live.Missing) > 0 || len(live.Policies) > 0 || live.Mounted == nil {
+		t.Errorf("of a cluster without Lockstep: %+v, %v", live, err)
+	}
+	nobody := rest.CopyConfig(config)
+	nobody.Impersonate = rest.ImpersonationConfig{UserName: "nobody", Groups: []string{"system:authenticated"}}
+	live, err = facts.Live(t.Context(), connect(nobody))
+	if err != nil || !slices.Equal(live.Missing, []string{"PersistentVolumeClaims", "PersistentVolumes", "StorageClasses"}) || len(live.Claims) > 0 {
+		t.Errorf("for who may see nothing: %+v, %v", live, err)
+	}
+
 	self := facts.Inspector{Reader: admin, Mapper: admin.RESTMapper(), Allowed: facts.Self(connect(as))}
 	other := facts.Inspector{Reader: admin, Mapper: admin.RESTMapper(), Allowed: facts.Controller(admin)}
 	for name, i := range map[string]facts.Inspector{"asks itself": self, "is asked about": other} {
