@@ -1,6 +1,7 @@
 package coverage_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -342,7 +343,7 @@ func commit(t *testing.T, r *gogit.Repository, dir string, files map[string]stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.RemoveGlob("*"); err != nil && err != gogit.ErrGlobNoMatches {
+	if err := w.RemoveGlob("*"); err != nil && !errors.Is(err, gogit.ErrGlobNoMatches) {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
