@@ -42,7 +42,9 @@ type Record struct {
 	Taken       time.Time         `json:"taken"`
 	Completed   time.Time         `json:"completed"`
 	Volumes     []Volume          `json:"volumes"`
-	Residual    *Residual         `json:"residual,omitempty"`
+	// Group says that one group snapshot had all volumes: they are of one moment.
+	Group    bool      `json:"group,omitempty"`
+	Residual *Residual `json:"residual,omitempty"`
 }
 
 // Volume is one saved claim with what a fresh cluster needs to make it again.

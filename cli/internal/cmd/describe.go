@@ -141,6 +141,9 @@ func (d *description) record(r point.Record) {
 	d.field("Application", r.Application)
 	d.revision(&r.Revision)
 	d.field("Taken", d.when(r.Taken))
+	if r.Group {
+		d.field("One moment", "all volumes, by a group snapshot")
+	}
 	d.field("Completed", d.when(r.Completed))
 	d.field("Trigger", string(r.Trigger))
 	if r.Before != "" {

@@ -145,6 +145,9 @@ func (d *description) policy(p *v1alpha1.ProtectionPolicy) {
 	d.field("Running", strings.TrimSpace(p.Annotations[v1alpha1.AnnotationRevision]))
 	d.field("Repository", p.Annotations[v1alpha1.AnnotationRepository])
 	d.field("Path", p.Annotations[v1alpha1.AnnotationPath])
+	if p.Spec.Snapshots == v1alpha1.SnapshotsGroup {
+		d.field("Snapshots", "one of all volumes together")
+	}
 	if s := p.Spec.ScaleToZero; s != nil {
 		d.field("Scales to zero", "what mounts "+claimsOf(s.Selector)+", for at most "+output.Duration(s.Timeout.Duration))
 	}
@@ -196,6 +199,9 @@ func (d *description) point(p *v1alpha1.RestorePoint) {
 	d.field("Taken", d.when(moment(p.Status.Taken)))
 	d.field("Completed", d.when(moment(p.Status.CompletedAt)))
 	d.field("Consistency", string(p.Status.Consistency))
+	if g := p.Status.Group; g != nil {
+		d.field("One moment", "all volumes, by VolumeGroupSnapshot "+g.Name+" of class "+g.Class)
+	}
 	if r := p.Status.Residual; r != nil {
 		d.residual(int(r.Secrets), int(r.Objects))
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -132,7 +133,7 @@ func newWorld(t *testing.T) *world {
 func newScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, snapshotv1.AddToScheme, groupv1.AddToScheme, v1alpha1.AddToScheme} {
 		must(t, add(s))
 	}
 	return s
@@ -276,6 +277,9 @@ func TestRestorePoint(t *testing.T) {
 		"a hook that cannot be relied on":        testHookRefuses,
 		"deleted while it is held still":         testHeldAndDeleted,
 		"a hook without a pod, as is meant":      testNobodyToHold,
+		"one snapshot of all volumes":            testGroup,
+		"one snapshot of all, and killed":        testGroupKilled,
+		"no snapshot of all volumes":             testGroupRefuses,
 		"scaled to zero":                         testAway,
 		"scaled to zero and killed":              testAwayAndKilled,
 		"scaled to zero and disturbed":           testAwayAndDisturbed,

@@ -62,6 +62,7 @@ func (r *Reconciler) begin(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 	p.Status.Volumes = f.volumes
 	p.Status.Quiesce = f.quiesce     // before the first pre hook runs
 	p.Status.ScaleToZero = f.scaling // before anything is scaled
+	p.Status.Group = f.group
 	controllerutil.AddFinalizer(p, v1alpha1.Finalizer)
 	return r.progress(p, "taking snapshots", atOnce)
 }
@@ -102,6 +103,7 @@ type foundation struct {
 	volumes  []v1alpha1.VolumeCapture
 	quiesce  []v1alpha1.Quiesced
 	scaling  *v1alpha1.Scaling
+	group    *v1alpha1.SnapshotGroup
 }
 
 // prepare finds out everything that a point needs to begin.
@@ -135,7 +137,10 @@ func (r *Reconciler) prepare(ctx context.Context, p *v1alpha1.RestorePoint) (f f
 	if f.quiesce, err = r.quiesceTargets(ctx, pol); err != nil {
 		return f, err
 	}
-	f.scaling, err = r.scaleTargets(ctx, pol, claims, f)
+	if f.scaling, err = r.scaleTargets(ctx, pol, claims, f); err != nil {
+		return f, err
+	}
+	f.group, err = r.groupOf(ctx, p, pol, claims)
 	return f, err
 }
 

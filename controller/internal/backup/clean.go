@@ -29,6 +29,13 @@ func (r *Reconciler) clean(ctx context.Context, p *v1alpha1.RestorePoint) (ctrl.
 		}
 		all = all && done
 	}
+	if all { // what was made from its members is gone
+		gone, err := r.cleanGroup(ctx, p)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		all = gone
+	}
 	if !all {
 		return ctrl.Result{RequeueAfter: r.Limits.Poll}, nil
 	}
@@ -115,6 +122,9 @@ func (r *Reconciler) cleanClaim(ctx context.Context, p *v1alpha1.RestorePoint, i
 }
 
 func (r *Reconciler) cleanOriginal(ctx context.Context, p *v1alpha1.RestorePoint, index int) (bool, error) {
+	if p.Status.Group != nil {
+		return true, nil // it goes with its group
+	}
 	v := &work{index: index}
 	if err := r.observeSnapshots(ctx, p, v); err != nil {
 		return false, err

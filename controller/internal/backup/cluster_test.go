@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -57,6 +59,7 @@ func (k *cluster) check(err error) {
 func (k *cluster) step(ctx context.Context) {
 	k.t.Helper()
 	k.settleWorkloads(ctx)
+	k.takeGroups(ctx)
 	k.takeSnapshots(ctx)
 	k.settleContents(ctx)
 	k.provision(ctx)
@@ -123,6 +126,9 @@ func (k *cluster) settleContents(ctx context.Context) {
 		err := k.c.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &snapshotv1.VolumeSnapshot{})
 		static := content.Spec.Source.SnapshotHandle != nil
 		deletes := content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentDelete
+		if static && deletes && strings.HasPrefix(k.handleOf(content), memberPrefix) {
+			k.t.Fatalf("content %s would delete a snapshot of a group by itself, which drivers refuse", content.Name)
+		}
 		switch {
 		case content.DeletionTimestamp != nil:
 			if deletes {
@@ -341,6 +347,11 @@ func (k *cluster) leftovers(ctx context.Context) []string {
 	k.check(k.c.List(ctx, &snapshots))
 	for _, o := range snapshots.Items {
 		names = append(names, "VolumeSnapshot "+o.Name)
+	}
+	var groups groupv1.VolumeGroupSnapshotList
+	k.check(k.c.List(ctx, &groups))
+	for _, o := range groups.Items {
+		names = append(names, "VolumeGroupSnapshot "+o.Name)
 	}
 	var contents snapshotv1.VolumeSnapshotContentList
 	k.check(k.c.List(ctx, &contents))

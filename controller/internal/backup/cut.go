@@ -24,7 +24,7 @@ const quick = 5 * time.Second
 // cut asks for all snapshots at once, waits until the moment of each is fixed, and makes sure that the same revision ran all the
 // while.
 func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes []*work) (ctrl.Result, error) {
-	requested := slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot != nil })
+	requested := slices.ContainsFunc(volumes, (*work).asked)
 	fixed := !slices.ContainsFunc(volumes, func(v *work) bool { return !v.cut() })
 	absence, why := decideAbsence(p.Status.ScaleToZero, requested, fixed, r.Clock.Since(p.Status.StartedAt.Time))
 	switch absence {
@@ -49,7 +49,10 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 	case absenceEnd:
 		return r.endAbsence(ctx, p)
 	}
-	if slices.ContainsFunc(volumes, func(v *work) bool { return v.snapshot == nil && !inPlace(v.capture) }) {
+	if slices.ContainsFunc(volumes, func(v *work) bool { return !v.asked() && !inPlace(v.capture) }) {
+		if p.Status.Group != nil {
+			return r.takeGroup(ctx, p)
+		}
 		return r.takeSnapshots(ctx, p, volumes)
 	}
 	var waiting []string
@@ -57,10 +60,10 @@ func (r *Reconciler) cut(ctx context.Context, p *v1alpha1.RestorePoint, volumes 
 		if inPlace(v.capture) {
 			continue
 		}
-		v.capture.State, v.capture.Message = v1alpha1.VolumeSnapshotting, snapshotError(v.snapshot)
-		if isCut(v.snapshot) {
+		v.capture.State, v.capture.Message = v1alpha1.VolumeSnapshotting, v.trouble()
+		if v.cut() {
 			if v.capture.Taken == nil {
-				v.capture.Taken = takenAt(v.snapshot, r.Clock.Now())
+				v.capture.Taken = v.taken(r.Clock.Now())
 			}
 			continue
 		}
@@ -202,12 +205,4 @@ func (r *Reconciler) create(ctx context.Context, o client.Object) error {
 
 func labels(p *v1alpha1.RestorePoint) map[string]string {
 	return map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldManager, v1alpha1.LabelRestorePoint: string(p.UID)}
-}
-
-// takenAt is the snapshot's own time. Drivers that do not tell it are taken at their word when they are ready.
-func takenAt(s *snapshotv1.VolumeSnapshot, now time.Time) *metav1.Time {
-	if s.Status.CreationTime != nil {
-		return s.Status.CreationTime
-	}
-	return &metav1.Time{Time: now}
 }

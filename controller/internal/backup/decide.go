@@ -6,6 +6,7 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/movers"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -63,18 +64,22 @@ func decide(v *work, l Limits, now time.Time) decision {
 }
 
 // decideSnapshot brings a snapshot from the application's namespace into lockstep-system. At each moment exactly one content
-// would delete the storage's snapshot, or none.
+// would delete the storage's snapshot, or none. One of a group is the group's to delete: it stays where it is, and its second name keeps it.
 func decideSnapshot(v *work) decision {
 	exposing := func(s step) decision { return decision{step: s, state: v1alpha1.VolumeExposing} }
 	if v.exposed == nil {
 		switch {
+		case v.snapshot == nil && v.group != nil && !groupReady(v.group):
+			return wait(v1alpha1.VolumeSnapshotting, groupError(v.group))
+		case v.snapshot == nil && v.group != nil:
+			return failed(v1alpha1.ReasonSnapshotFailed, "claim %q: the group snapshot is ready and has none of it", v.capture.Claim)
 		case v.snapshot == nil:
 			return failed(v1alpha1.ReasonSnapshotFailed, "claim %q: its snapshot was deleted before it was saved", v.capture.Claim)
 		case !ready(v.snapshot):
 			return wait(v1alpha1.VolumeSnapshotting, snapshotError(v.snapshot))
 		case v.content == nil || v.content.Status == nil || v.content.Status.SnapshotHandle == nil:
 			return wait(v1alpha1.VolumeSnapshotting, "")
-		case v.content.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain || v.content.Labels[v1alpha1.LabelRestorePoint] == "":
+		case !v.grouped && (v.content.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain || v.content.Labels[v1alpha1.LabelRestorePoint] == ""):
 			return exposing(stepRetain)
 		}
 		return exposing(stepExpose)
@@ -82,7 +87,7 @@ func decideSnapshot(v *work) decision {
 	switch {
 	case v.exposedSnapshot == nil:
 		return exposing(stepExpose)
-	case v.snapshot != nil && v.snapshot.DeletionTimestamp == nil:
+	case !v.grouped && v.snapshot != nil && v.snapshot.DeletionTimestamp == nil:
 		return exposing(stepRemove) // its content, which nobody sees, goes when the volume is saved
 	case !ready(v.exposedSnapshot):
 		return wait(v1alpha1.VolumeExposing, snapshotError(v.exposedSnapshot))
@@ -127,8 +132,35 @@ func isCut(s *snapshotv1.VolumeSnapshot) bool {
 	return s != nil && s.Status != nil && (s.Status.CreationTime != nil || ready(s))
 }
 
+// asked reports whether a snapshot of the volume was asked for.
+func (v *work) asked() bool { return v.snapshot != nil || v.group != nil }
+
 // cut reports whether the moment of a volume is fixed. One that is read itself has none.
-func (v *work) cut() bool { return inPlace(v.capture) || isCut(v.snapshot) }
+func (v *work) cut() bool {
+	if v.grouped {
+		return groupCut(v.group)
+	}
+	return inPlace(v.capture) || isCut(v.snapshot)
+}
+
+// taken is the snapshot's own time. Drivers that do not tell it are taken at their word when they are ready.
+func (v *work) taken(now time.Time) *metav1.Time {
+	switch {
+	case v.grouped && v.group.Status.CreationTime != nil:
+		return v.group.Status.CreationTime
+	case !v.grouped && v.snapshot.Status.CreationTime != nil:
+		return v.snapshot.Status.CreationTime
+	}
+	return &metav1.Time{Time: now}
+}
+
+// trouble is what the storage says of a snapshot that does not come.
+func (v *work) trouble() string {
+	if v.grouped {
+		return groupError(v.group)
+	}
+	return snapshotError(v.snapshot)
+}
 
 func snapshotError(s *snapshotv1.VolumeSnapshot) string {
 	if s == nil || s.Status == nil || s.Status.Error == nil || s.Status.Error.Message == nil {

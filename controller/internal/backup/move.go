@@ -115,14 +115,19 @@ func (r *Reconciler) retain(ctx context.Context, p *v1alpha1.RestorePoint, conte
 	return nil
 }
 
-// expose names the storage's snapshot in lockstep-system. From here on, deleting that name deletes the snapshot.
+// expose names the storage's snapshot in lockstep-system. From here on, deleting that name deletes the snapshot,
+// unless a group has it.
 func (r *Reconciler) expose(ctx context.Context, p *v1alpha1.RestorePoint, v *work) error {
 	name := exposedName(p, v.index)
+	policy := snapshotv1.VolumeSnapshotContentDelete
+	if v.grouped {
+		policy = snapshotv1.VolumeSnapshotContentRetain
+	}
 	if v.exposed == nil {
 		content := &snapshotv1.VolumeSnapshotContent{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels(p), Annotations: secretAnnotations(v.content)},
 			Spec: snapshotv1.VolumeSnapshotContentSpec{
-				Driver: v.content.Spec.Driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
+				Driver: v.content.Spec.Driver, DeletionPolicy: policy,
 				VolumeSnapshotClassName: v.content.Spec.VolumeSnapshotClassName, SourceVolumeMode: v.content.Spec.SourceVolumeMode,
 				Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: v.content.Status.SnapshotHandle},
 				VolumeSnapshotRef: corev1.ObjectReference{Namespace: v1alpha1.SystemNamespace, Name: name},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,8 @@ type work struct {
 	exposedSnapshot *snapshotv1.VolumeSnapshot
 	snapshot        *snapshotv1.VolumeSnapshot // the one in the application's namespace, and the content that was made for it
 	content         *snapshotv1.VolumeSnapshotContent
+	grouped         bool // the snapshot is a member of the group, which several volumes share
+	group           *groupv1.VolumeGroupSnapshot
 }
 
 // objectName is the name of every temporary object of a volume, except Jobs, which have one for each attempt.
@@ -45,8 +48,12 @@ func jobName(p *v1alpha1.RestorePoint, index int, attempt int32) string {
 
 func (r *Reconciler) observe(ctx context.Context, p *v1alpha1.RestorePoint) ([]*work, error) {
 	volumes := make([]*work, len(p.Status.Volumes))
+	group, err := r.observeGroup(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	for i := range p.Status.Volumes {
-		volumes[i] = &work{index: i, capture: &p.Status.Volumes[i]}
+		volumes[i] = &work{index: i, capture: &p.Status.Volumes[i], grouped: p.Status.Group != nil, group: group}
 	}
 	if p.Status.Taken == nil {
 		return volumes, together(len(volumes), func(i int) error { return r.observeCut(ctx, p, volumes[i]) })
@@ -62,7 +69,7 @@ func (r *Reconciler) observe(ctx context.Context, p *v1alpha1.RestorePoint) ([]*
 // observeCut looks at all that there may be of a volume before the point's moment is fixed: its snapshot. An application may be held still
 // until it is cut.
 func (r *Reconciler) observeCut(ctx context.Context, p *v1alpha1.RestorePoint, v *work) (err error) {
-	if inPlace(v.capture) {
+	if inPlace(v.capture) || v.grouped {
 		return nil
 	}
 	v.snapshot, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, p.Namespace, objectName(p, v.index))
@@ -101,8 +108,12 @@ func (r *Reconciler) observeSnapshots(ctx context.Context, p *v1alpha1.RestorePo
 			return err
 		}
 	}
-	v.snapshot, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, p.Namespace, objectName(p, v.index))
-	if err != nil {
+	if v.grouped {
+		v.snapshot, err = r.member(ctx, p, v.capture.Claim)
+	} else {
+		v.snapshot, err = get(ctx, r.Reader, &snapshotv1.VolumeSnapshot{}, p.Namespace, objectName(p, v.index))
+	}
+	if err != nil || v.grouped && v.snapshot == nil {
 		return err
 	}
 	v.content, err = r.contentOf(ctx, p, v.index, v.snapshot)

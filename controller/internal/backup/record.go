@@ -152,6 +152,7 @@ func (r *Reconciler) recordOf(ctx context.Context, p *v1alpha1.RestorePoint) (po
 		Trigger: p.Spec.Trigger, Before: p.Spec.Before,
 		Taken: p.Status.Taken.UTC(), Completed: p.Status.CompletedAt.UTC(),
 	}
+	record.Group = p.Status.Group != nil
 	if n := p.Status.Residual; n.Secrets+n.Objects > 0 {
 		record.Residual = &point.Residual{Document: p.Status.ID, Secrets: int(n.Secrets), Objects: int(n.Objects)}
 	}

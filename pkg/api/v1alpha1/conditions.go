@@ -132,6 +132,8 @@ const (
 	ReasonScaleDownFailed = "ScaleDownFailed"
 	// ReasonScaleUpFailed: a workload that was scaled to zero did not get its replicas back. It is tried again until it does.
 	ReasonScaleUpFailed = "ScaleUpFailed"
+	// ReasonGroupSnapshotUnavailable: the policy wants one snapshot of all volumes, and the cluster or the storage cannot take it.
+	ReasonGroupSnapshotUnavailable = "GroupSnapshotUnavailable"
 	// ReasonSnapshotFailed: the storage could not make a snapshot.
 	ReasonSnapshotFailed = "SnapshotFailed"
 	// ReasonSaveFailed: a mover could not save a volume; the message names the files.

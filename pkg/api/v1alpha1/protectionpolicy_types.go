@@ -27,6 +27,12 @@ type ProtectionPolicySpec struct {
 	// +optional
 	ScaleToZero *ScaleToZero `json:"scaleToZero,omitempty"`
 
+	// Snapshots says how the snapshots are taken. With Each, every volume is snapshotted by itself, moments apart. With Group, one
+	// VolumeGroupSnapshot has all of them at one moment; where the cluster or the storage has no such, the point fails.
+	// +optional
+	// +kubebuilder:default=Each
+	Snapshots Snapshots `json:"snapshots,omitempty"`
+
 	// Consistency is the least that a point may have. With Crash, a claim whose storage has no snapshots fails the point. With Fuzzy, a
 	// claim on nfs, local or hostPath storage is read while its application uses it, and the point says so; every other claim is
 	// snapshotted all the same.
@@ -100,6 +106,18 @@ func (o OnDeploy) Before() bool { return o == OnDeployBefore || o == OnDeployBot
 
 // After reports whether a point is to be taken after a deploy.
 func (o OnDeploy) After() bool { return o == OnDeployAfter || o == OnDeployBoth }
+
+// Snapshots says how the snapshots of a point are taken.
+//
+// +kubebuilder:validation:Enum=Each;Group
+type Snapshots string
+
+const (
+	// SnapshotsEach takes one of each volume.
+	SnapshotsEach Snapshots = "Each"
+	// SnapshotsGroup takes one of all volumes together.
+	SnapshotsGroup Snapshots = "Group"
+)
 
 // VolumeSelection selects claims.
 type VolumeSelection struct {

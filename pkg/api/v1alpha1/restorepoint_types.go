@@ -94,6 +94,9 @@ type RestorePointStatus struct {
 	// +optional
 	// +listType=atomic
 	Quiesce []Quiesced `json:"quiesce,omitempty"`
+	// Group is the one snapshot of all volumes, if the policy wants one.
+	// +optional
+	Group *SnapshotGroup `json:"group,omitempty"`
 	// ScaleToZero is what is away while the snapshots are taken, fixed when the work began.
 	// +optional
 	ScaleToZero *Scaling `json:"scaleToZero,omitempty"`
@@ -202,6 +205,19 @@ type VolumeCapture struct {
 	// Cleanup says which temporary object of the volume is being removed; empty when there is none left or none to remove yet.
 	// +optional
 	Cleanup string `json:"cleanup,omitempty"`
+}
+
+// SnapshotGroup is a VolumeGroupSnapshot: all volumes of the point are of its moment.
+type SnapshotGroup struct {
+	// Name of the VolumeGroupSnapshot, in the namespace of the point.
+	Name string `json:"name"`
+	// Class is its VolumeGroupSnapshotClass.
+	Class string `json:"class"`
+	// Version of the API by which it is asked for.
+	Version string `json:"version"`
+	// MatchLabels choose the claims.
+	// +optional
+	MatchLabels map[string]string `json:"matchLabels,omitempty"`
 }
 
 // ResidualSummary counts captured objects; their names and values are only in the vault, sealed.
