@@ -60,7 +60,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		"ignore:\n- {rule: LS001, reason: a}": ".lockstep.yaml:2: the opt-out of LS001 names no object (kind, namespace, name); to turn a rule off, write it under rules",
 		"ignore:\n- {rule: LS0, reason: a}":   `.lockstep.yaml:2: there is no rule "LS0"`,
 		"ignore:\n- {rule: LS001, name: a, reason: a, expires: tomorrow}": `.lockstep.yaml:2: expires is "tomorrow", and not a date such as 2027-01-31`,
-		"ignore:\n- {rule: LS001, nmae: a}":                               `.lockstep.yaml:2: there is no field "nmae" here; there are expires, kind, name, namespace, reason, rule`,
+		"ignore:\n- {rule: LS001, nam: a}":                                `.lockstep.yaml:2: there is no field "nam" here; there are expires, kind, name, namespace, reason, rule`,
 		"cluster: {storageClasses: gp3}":                                  ".lockstep.yaml:1: there must be a list here",
 		"cluster: {kinds: [{a: b}]}":                                      ".lockstep.yaml:1: there must be a text here",
 		"rules: &a {}\ncluster: *a":                                       ".lockstep.yaml:1: anchors and aliases are not supported here",

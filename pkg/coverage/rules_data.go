@@ -48,10 +48,10 @@ func (s *scope) fated(fix string) {
 		}
 		where, gone := f.before.Object, true
 		message := f.before.sized() + " is deleted: " + f.why
-		switch {
-		case f.effect == MayBeDeleted:
+		switch f.effect {
+		case MayBeDeleted:
 			message = f.before.sized() + " may be deleted: " + f.why
-		case f.effect == LeftBehind:
+		case LeftBehind:
 			message = f.before.sized() + " is left behind: " + f.why
 		}
 		if f.heir != nil {
@@ -316,7 +316,7 @@ func deletes(s *set) []string {
 
 // setBefore is a set of head in base; nil if it is new.
 func (s *scope) setBefore(h *set) *set {
-	for _, b := range s.base.byKey[object.KeyOf(h.Object.Unstructured)] {
+	for _, b := range s.base.byKey[object.KeyOf(h.Unstructured)] {
 		if s.same(b) == h.Object {
 			return s.base.setOf[b]
 		}
