@@ -55,7 +55,7 @@ func (c *manualClock) Since(t time.Time) time.Duration { return c.now.Sub(t) }
 // world is an API server with a vault in memory.
 type world struct {
 	t      *testing.T
-	c      client.Client
+	c      client.WithWatch
 	clock  *manualClock
 	store  *storetest.Memory
 	vault  *volume.Vault
@@ -87,7 +87,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	w.vault, err = volume.Create(t.Context(), w.store, identity.Recipient())
 	must(t, err)
-	w.opener = &vaults.Opener{Reader: c, OpenStore: func(context.Context, string, backend.Credentials) (store.Store, error) { return w.store, nil }}
+	w.opener = w.openerOf(w.store)
 	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	must(t, c.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: mover.ServiceAccount}}))
 	must(t, c.Create(t.Context(), &corev1.Secret{
@@ -97,6 +97,10 @@ func newWorld(t *testing.T) *world {
 		S3: &v1alpha1.S3Location{Bucket: "acme-dr"}, KeySecretRef: v1alpha1.SecretReference{Name: "key"},
 	}}))
 	return w
+}
+
+func (w *world) openerOf(s store.Store) *vaults.Opener {
+	return &vaults.Opener{Reader: w.c, OpenStore: func(context.Context, string, backend.Credentials) (store.Store, error) { return s, nil }}
 }
 
 func (w *world) policy(name string, r v1alpha1.Retention) {
@@ -143,12 +147,22 @@ func (w *world) reconciler() *retention.Reconciler {
 // step lets a controller that was just started take one step, and returns what it then says.
 func (w *world) step(name string) *v1alpha1.ProtectionPolicy {
 	w.t.Helper()
+	must(w.t, w.reconcile(name, w.c, w.opener))
+	return w.read(name)
+}
+
+// reconcile lets a controller that was just started take one step, by ways to the world that it may die on.
+func (w *world) reconcile(name string, c client.Client, opener *vaults.Opener) error {
 	r := w.reconciler()
-	key := client.ObjectKey{Namespace: namespace, Name: name}
-	_, err := r.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: key})
-	must(w.t, err)
+	r.Client, r.Reader, r.Vaults = c, c, opener
+	_, err := r.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: name}})
+	return err
+}
+
+func (w *world) read(name string) *v1alpha1.ProtectionPolicy {
+	w.t.Helper()
 	p := &v1alpha1.ProtectionPolicy{}
-	must(w.t, w.c.Get(w.t.Context(), key, p))
+	must(w.t, w.c.Get(w.t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, p))
 	return p
 }
 
@@ -375,10 +389,14 @@ func TestRetention(t *testing.T) {
 		}
 	})
 
+	t.Run("a controller that dies", func(t *testing.T) { testDeaths(t, w) })
+
 	t.Run("a vault is pruned when its schedule says so", func(t *testing.T) {
 		w.t = t
 		w.prunes()
 	})
+
+	t.Run("a controller that dies along a prune", func(t *testing.T) { testDeathsInPrune(t, w) })
 }
 
 // prunes follows a vault over two nights. No kubelet runs here: the test carries out the Jobs, with the movers' own code.
