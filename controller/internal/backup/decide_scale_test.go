@@ -132,9 +132,9 @@ func deployment(replicas int64, mark string, managers ...string) *unstructured.U
 	}
 	var fields []metav1.ManagedFieldsEntry
 	for _, m := range append(managers, v1alpha1.FieldManager) {
-		fields = append(fields, metav1.ManagedFieldsEntry{Manager: m, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:replicas":{}}}`)}})
+		fields = append(fields, metav1.ManagedFieldsEntry{Manager: m, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:replicas":{}}}`)})
 	}
-	u.SetManagedFields(append(fields, metav1.ManagedFieldsEntry{Manager: "other", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:paused":{}}}`)}}))
+	u.SetManagedFields(append(fields, metav1.ManagedFieldsEntry{Manager: "other", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:paused":{}}}`)}))
 	return u
 }
 

@@ -56,7 +56,7 @@ func Scalers(u *unstructured.Unstructured) []string {
 		if f.Manager == v1alpha1.FieldManager || f.FieldsV1 == nil {
 			continue
 		}
-		if err := json.Unmarshal(f.FieldsV1.Raw, &fields); err == nil && fields.Spec.Replicas != nil {
+		if err := json.Unmarshal(f.FieldsV1.GetRawBytes(), &fields); err == nil && fields.Spec.Replicas != nil {
 			out = append(out, f.Manager)
 		}
 	}
