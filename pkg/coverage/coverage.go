@@ -79,7 +79,7 @@ const (
 	Unknown Answer = "unknown"
 )
 
-// Row is the protection of one volume, or of something of which it is not known which volumes it has.
+// Row is the protection of one volume, or of those that an operator makes. What was not rendered has none.
 type Row struct {
 	// Application is the ID of the owner that deploys it; empty if there is none.
 	Application string `json:"application"`

@@ -146,13 +146,6 @@ func (s *scope) rows() []Row {
 			Answer: answer, Why: why, Origin: d.Origin}
 		rows = append(rows, s.describe(row, best))
 	}
-	for _, g := range s.head.gaps {
-		row := Row{Application: g.Owner, Volume: "whatever is in " + g.What, Answer: Unknown, Why: "not rendered: " + g.Why, Origin: g.Origin}
-		if o := s.head.owners[g.Owner]; o != nil {
-			row.Namespace = target(o)
-		}
-		rows = append(rows, s.describe(row, nil))
-	}
 	return rows
 }
 

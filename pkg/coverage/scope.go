@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -100,23 +101,30 @@ func (s *scope) configured(f Finding) Severity {
 // is not a matter of taste.
 func (s *scope) replay() map[string]Replayable {
 	out := map[string]Replayable{}
-	because := func(owner string, worst Replay, why string) {
-		for _, id := range slices.Compact([]string{"", owner}) {
+	because := func(worst Replay, why string, ids ...string) {
+		for _, id := range slices.Compact(ids) {
 			r := out[id]
 			out[id] = Replayable{r.Answer.worse(worst), append(r.Reasons, why)}
 		}
 	}
 	for _, f := range s.found {
 		if r := s.rules[f.Rule]; r.Replay != "" && f.Severity != Note {
-			because(f.Owner, r.Replay, r.ID+": "+f.Message)
+			because(r.Replay, r.ID+": "+f.Message, "", f.Owner)
 		}
 	}
+	unknown := 0
 	for _, g := range s.head.gaps {
 		if o := s.head.owners[g.Owner]; o != nil && chartFrom(o) != "" && exactVersion(chartVersion(o)) {
-			because(g.Owner, ReplayWithLockfile, "the chart "+chartFrom(o)+" of "+o.ID+" comes from elsewhere, at a fixed version")
+			because(ReplayWithLockfile, "the chart "+chartFrom(o)+" of "+o.ID+" comes from elsewhere, at a fixed version", "", g.Owner)
 			continue
 		}
-		because(g.Owner, ReplayNo, g.What+" was not rendered, so that it is not known: "+g.Why)
+		unknown++
+		if g.Owner != "" {
+			because(ReplayNo, g.What+" was not rendered, so that it is not known: "+g.Why, g.Owner)
+		}
+	}
+	if unknown > 0 {
+		because(ReplayNo, fmt.Sprintf("of what was not rendered (%d) it is not known", unknown), "")
 	}
 	for id, r := range out {
 		slices.Sort(r.Reasons)

@@ -130,14 +130,14 @@ func (t *text) coverage(d *Document) {
 	t.printf("\n")
 }
 
-// protectedBy is the policy of a volume, or why there is none.
+// protectedBy is the policy of a volume, or in a word why there is none: a finding says more.
 func protectedBy(r coverage.Row) string {
 	switch {
 	case r.Answer == coverage.Protected:
 		return "by " + cmp.Or(r.Policy, "a policy")
 	case r.Answer == coverage.Unprotected:
 		return "NO"
-	case r.Why != "":
+	case r.Answer == coverage.Excluded && r.Why != "":
 		return string(r.Answer) + ": " + r.Why
 	}
 	return string(r.Answer)
