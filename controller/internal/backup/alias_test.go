@@ -69,7 +69,7 @@ func testFuzzy(t *testing.T, w *world) {
 	defer w.plain("files", corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: dir}}, onNode, v1alpha1.ConsistencyFuzzy)()
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("fuzzy-%d", n), "files")
-		k := &killer{left: n}
+		k := newKiller(n)
 		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, cleaned)
 		if err != nil {
 			w.cluster.step(t.Context())

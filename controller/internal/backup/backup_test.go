@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -349,7 +350,7 @@ func testKilled(t *testing.T, w *world) {
 	w.create(single)
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("killed-%d", n), "single")
-		k := &killer{left: n}
+		k := newKiller(n)
 		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, cleaned)
 		if err == nil {
 			t.Logf("killed after each of %d writes", n-1)
@@ -374,14 +375,20 @@ func testKilled(t *testing.T, w *world) {
 var errKilled = errors.New("killed")
 
 // killer lets a number of writes through, the answer to the last of which is lost, and none from then on.
-type killer struct{ left int }
+type killer struct{ left atomic.Int64 }
+
+func newKiller(after int) *killer {
+	k := &killer{}
+	k.left.Store(int64(after))
+	return k
+}
 
 func (k *killer) write(do func() error) error {
-	k.left--
+	left := k.left.Add(-1)
 	switch {
-	case k.left > 0:
+	case left > 0:
 		return do()
-	case k.left == 0:
+	case left == 0:
 		if err := do(); err != nil {
 			return err
 		}

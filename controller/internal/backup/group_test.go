@@ -168,7 +168,7 @@ func testGroupKilled(t *testing.T, w *world) {
 		dies := func(again bool, done func(*v1alpha1.RestorePoint) bool) bool {
 			c := w.c
 			if again {
-				c = interceptor.NewClient(w.c, (&killer{left: n}).funcs())
+				c = interceptor.NewClient(w.c, newKiller(n).funcs())
 			}
 			err := client.IgnoreNotFound(w.run(c, p, done))
 			if errors.Is(err, errKilled) {

@@ -265,7 +265,7 @@ func testHeldAndKilled(t *testing.T, w *world) {
 	d := w.database(t)
 	p := w.requestOf("held-killed", "held")
 	must(t, w.run(w.c, p, func(p *v1alpha1.RestorePoint) bool { return p.Status.StartedAt != nil }))
-	k := &killer{left: 0}
+	k := newKiller(0)
 	if err := w.run(interceptor.NewClient(w.c, k.funcs()), p, frozen); !errors.Is(err, errKilled) {
 		t.Fatal(err)
 	}

@@ -183,7 +183,7 @@ func testAwayAndKilled(t *testing.T, w *world) {
 	a := w.workloads(t)
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("away-killed-%d", n), "away")
-		k := &killer{left: n}
+		k := newKiller(n)
 		taken := func(p *v1alpha1.RestorePoint) bool { return p.Status.Taken != nil }
 		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, taken)
 		if err != nil && !errors.Is(err, errKilled) {
