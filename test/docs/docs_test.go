@@ -31,19 +31,21 @@ import (
 
 const root = "../.."
 
-// documents are README.md and all of docs/, by their names.
+// documents are README.md, all of docs/ and what explains the examples, by their names.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	names := []string{"README.md"}
-	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && filepath.Ext(path) == ".md" {
-			name, relErr := filepath.Rel(root, path)
-			names, err = append(names, filepath.ToSlash(name)), relErr
+	for _, dir := range []string{"docs", "examples"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && filepath.Ext(path) == ".md" {
+				name, relErr := filepath.Rel(root, path)
+				names, err = append(names, filepath.ToSlash(name)), relErr
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	docs := map[string]string{}
 	for _, name := range names {
@@ -134,7 +136,7 @@ func TestExamplesHaveOnlyKnownFields(t *testing.T) {
 	}
 }
 
-// TestExamplesAreAccepted creates every example on a real API server, as a dry run.
+// TestExamplesAreAccepted creates every example, and all that the repositories of examples/ deploy, on a real API server, as a dry run.
 func TestExamplesAreAccepted(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("NOT RUN: KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver; `make test` builds them and sets it")
@@ -154,12 +156,16 @@ func TestExamplesAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range examples(t) {
+	for _, e := range append(examples(t), deployed(t)...) {
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal(e.text, u); err != nil {
 			t.Fatal(err)
 		}
-		if e.kind != "Vault" {
+		namespaced, err := c.IsObjectNamespaced(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if namespaced {
 			u.SetNamespace("default") // the examples' own do not exist there
 		}
 		if err := c.Create(t.Context(), u, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
