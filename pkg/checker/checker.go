@@ -72,17 +72,21 @@ func Check(ctx context.Context, q Request) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := settings(head, q.Config)
+	if err := bring(head, coverage.ConfigName, BaselineName); err != nil {
+		return nil, err
+	}
+	config, err := settings(head.Root, q.Config)
 	if err != nil {
 		return nil, err
 	}
-	var base string
+	var base render.Commit
 	if q.Base != "" {
 		if base, err = p.base(ctx, q.Base, d); err != nil {
 			return nil, err
 		}
 	}
-	c, err := begin(ctx, head, base, p.urls())
+	o := render.Options{URLs: p.urls(), Blobs: render.NewBlobs(git.BlobHash)}
+	c, err := begin(ctx, head, base, o)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +94,7 @@ func Check(ctx context.Context, q Request) (_ *Result, err error) {
 	if err := c.judge(ctx, &in, d); err != nil {
 		return nil, err
 	}
-	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, p.urls()); err != nil {
+	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, o); err != nil {
 		return nil, err
 	}
 	if q.Points != nil {
@@ -109,7 +113,7 @@ func Check(ctx context.Context, q Request) (_ *Result, err error) {
 		result.Baseline = filepath.Join(p.root, BaselineName)
 	}
 	if !q.Anew {
-		if err := applyBaseline(&d.Report, head, q.Baseline); err != nil {
+		if err := applyBaseline(&d.Report, head.Root, q.Baseline); err != nil {
 			return nil, err
 		}
 	}
@@ -125,8 +129,9 @@ type place struct {
 	noGit error
 	// root is the directory to judge, below is where that is in its repository, with slashes; "." for the root.
 	root, below string
-	// scratch is where commits are written out to.
+	// scratch is where commits are written out to, files are those of them.
 	scratch []string
+	files   []*git.Files
 }
 
 func open(dir string) (*place, error) {
@@ -176,6 +181,9 @@ func (p *place) bare() bool { return p.repository != nil && p.repository.WorkTre
 
 func (p *place) close() error {
 	var all []error
+	for _, f := range p.files {
+		all = append(all, f.Close())
+	}
 	for _, dir := range p.scratch {
 		all = append(all, os.RemoveAll(dir))
 	}
@@ -194,12 +202,12 @@ func (p *place) urls() []string {
 }
 
 // head is the directory with what is judged.
-func (p *place) head(ctx context.Context, name string, d *report.Document) (string, error) {
+func (p *place) head(ctx context.Context, name string, d *report.Document) (render.Commit, error) {
 	if p.repository == nil {
 		if name != "" {
-			return "", p.noGit
+			return render.Commit{}, p.noGit
 		}
-		return p.root, nil
+		return render.Commit{Root: p.root}, nil
 	}
 	tree := name == "" && !p.bare()
 	if name == "" {
@@ -210,20 +218,20 @@ func (p *place) head(ctx context.Context, name string, d *report.Document) (stri
 	case err == nil:
 		d.Head, d.WorkTree = commit, tree
 	case !tree:
-		return "", err
+		return render.Commit{}, err
 	default: // nothing was ever committed
 		d.WorkTree = true
 	}
 	if tree {
-		return p.root, nil
+		return render.Commit{Root: p.root}, nil
 	}
 	return p.writeOut(ctx, commit, true)
 }
 
 // base is the directory with the commit to compare with.
-func (p *place) base(ctx context.Context, name string, d *report.Document) (string, error) {
+func (p *place) base(ctx context.Context, name string, d *report.Document) (render.Commit, error) {
 	if p.repository == nil {
-		return "", p.noGit
+		return render.Commit{}, p.noGit
 	}
 	head := d.Head
 	if head == "" {
@@ -231,24 +239,26 @@ func (p *place) base(ctx context.Context, name string, d *report.Document) (stri
 	}
 	commit, err := p.repository.MergeBase(ctx, name, head)
 	if err != nil {
-		return "", err
+		return render.Commit{}, err
 	}
 	d.Base = commit
 	return p.writeOut(ctx, commit, false)
 }
 
-// writeOut writes a commit into a directory of its own, and gives that in it which is judged. It must be there in a head; a base
+// writeOut prepares a directory of its own for a commit, and gives that in it which is judged. It must be there in a head; a base
 // without it deploys nothing.
-func (p *place) writeOut(ctx context.Context, commit string, must bool) (string, error) {
+func (p *place) writeOut(ctx context.Context, commit string, must bool) (render.Commit, error) {
 	dir, err := os.MkdirTemp("", "lockstep-check-")
 	if err != nil {
-		return "", fmt.Errorf("making a directory: %w", err)
+		return render.Commit{}, fmt.Errorf("making a directory: %w", err)
 	}
 	p.scratch = append(p.scratch, dir)
-	if err := p.repository.WriteOut(ctx, commit, dir); err != nil {
-		return "", err
+	files, err := p.repository.Files(ctx, commit, dir)
+	if err != nil {
+		return render.Commit{}, err
 	}
-	// Links of the commit do not count: what is judged lies where its name says.
+	p.files = append(p.files, files)
+	// Links on the way would lead elsewhere than the path says.
 	root := dir
 	for _, name := range strings.Split(p.below, "/") {
 		root = filepath.Join(root, name)
@@ -256,19 +266,22 @@ func (p *place) writeOut(ctx context.Context, commit string, must bool) (string,
 		switch {
 		case err == nil && info.IsDir():
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			return "", err
+			return render.Commit{}, err
 		case must:
-			return "", fmt.Errorf("the commit has no directory %q", p.below)
+			return render.Commit{}, fmt.Errorf("the commit has no directory %q", p.below)
 		default:
 			empty, err := os.MkdirTemp("", "lockstep-check-")
 			if err != nil {
-				return "", fmt.Errorf("making a directory: %w", err)
+				return render.Commit{}, fmt.Errorf("making a directory: %w", err)
 			}
 			p.scratch = append(p.scratch, empty)
-			return empty, nil
+			return render.Commit{Root: empty}, nil
 		}
 	}
-	return root, nil
+	if files.Whole() {
+		return render.Commit{Root: root}, nil
+	}
+	return render.Commit{Root: root, Files: newFilesBelow(files, p.below)}, nil
 }
 
 // policies are the names of the policies of a state.
@@ -289,17 +302,16 @@ type comparison struct {
 	head, base *render.Repository
 }
 
-func begin(ctx context.Context, head, base string, urls []string) (*comparison, error) {
-	o := render.Options{URLs: urls}
+func begin(ctx context.Context, head, base render.Commit, o render.Options) (*comparison, error) {
 	c := &comparison{}
 	var err error
-	if c.head, err = render.Discover(ctx, render.Commit{Root: head}, o); err != nil {
+	if c.head, err = render.Discover(ctx, head, o); err != nil {
 		return nil, fmt.Errorf("reading what is deployed: %w", err)
 	}
-	if base == "" {
+	if base.Root == "" {
 		return c, nil
 	}
-	if c.base, err = render.Discover(ctx, render.Commit{Root: base}, o); err != nil {
+	if c.base, err = render.Discover(ctx, base, o); err != nil {
 		return nil, fmt.Errorf("reading what the commit to compare with deploys: %w", err)
 	}
 	return c, nil

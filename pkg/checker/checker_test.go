@@ -225,3 +225,51 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+// What only comes when it is wanted must be there for everybody who wants it, the chart's loader and Flux's generator among them.
+func TestFilesOfACommitAreFound(t *testing.T) {
+	owner := func(kind, name, spec string) string {
+		return "apiVersion: " + kind[:strings.Index(kind, " ")] + "\nkind: " + kind[strings.Index(kind, " ")+1:] + "\nmetadata: {name: " + name + ", namespace: flux-system}\nspec: " + spec + "\n"
+	}
+	const source = "sourceRef: {kind: GitRepository, name: flux-system}"
+	const flux, helm = "kustomize.toolkit.fluxcd.io/v1 Kustomization", "helm.toolkit.fluxcd.io/v2 HelmRelease"
+	files := map[string]string{
+		"clusters/prod/flux-system/sync.yaml": owner(flux, "flux-system", "{path: ./clusters/prod, prune: true, "+source+"}"),
+		"clusters/prod/apps.yaml": owner(flux, "plain", "{path: ./plain, prune: true, targetNamespace: shop, "+source+"}") + "---\n" +
+			owner(flux, "built", "{path: ./built/overlay, prune: true, "+source+"}") + "---\n" +
+			owner(helm, "chart", "{interval: 1h, chart: {spec: {chart: ./chart, "+source+"}}}"),
+		"plain/one/data.yaml":               claim("plain"),
+		"built/base/data.yaml":              claim("built"),
+		"built/base/kustomization.yaml":     "resources: [data.yaml]\n",
+		"built/overlay/kustomization.yaml":  "resources: [../base]\nconfigMapGenerator: [{name: settings, files: [settings.ini]}]\n",
+		"built/overlay/settings.ini":        "a=b\n",
+		"chart/Chart.yaml":                  "apiVersion: v2\nname: chart\nversion: 1.0.0\n",
+		"chart/values.yaml":                 "name: chart\n",
+		"chart/templates/data.yaml":         claim("{{ .Values.name }}"),
+		"chart/templates/_nothing.tpl":      "",
+		"elsewhere/not-deployed/other.yaml": claim("other"),
+	}
+	want := []string{"shop/built unprotected", "shop/chart unprotected", "shop/plain unprotected"}
+	r := newRepository(t, files)
+	for name, q := range map[string]Request{"the work tree": {}, "the commit": {Head: "HEAD"}} {
+		result := r.check(q)
+		if got := volumes(result); !slices.Equal(got, want) || len(result.Document.NotRendered) > 0 {
+			t.Errorf("%s: the volumes are %q, not rendered %+v", name, got, result.Document.NotRendered)
+		}
+	}
+	for file, lost := range map[string]string{"plain/one/data.yaml": "plain", "chart/values.yaml": "chart"} {
+		r.write(map[string]string{file: "{}\n"})
+		d := r.check(Request{Base: "HEAD"}).Document
+		var impact []string
+		for _, i := range d.Impact {
+			impact = append(impact, i.Volume)
+		}
+		if !slices.Contains(impact, lost) {
+			t.Errorf("%s changed: the impact is %q", file, impact)
+		}
+		r.write(files)
+		if d := r.check(Request{Base: "HEAD"}).Document; len(d.Impact) > 0 || len(d.Unchanged) != 4 {
+			t.Errorf("nothing changed: the impact is %+v, unchanged %q", d.Impact, d.Unchanged)
+		}
+	}
+}

@@ -6,9 +6,53 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
+	"strings"
 
 	"github.com/lockstep-dr/lockstep/pkg/coverage"
+	"github.com/lockstep-dr/lockstep/pkg/git"
+	"github.com/lockstep-dr/lockstep/pkg/render"
 )
+
+// filesBelow are the files of a commit that lie in a directory, by their paths from there.
+type filesBelow struct {
+	*git.Files
+	below  string
+	hashes map[string]string
+}
+
+func newFilesBelow(all *git.Files, below string) render.Files {
+	if below == "." {
+		return all
+	}
+	f := &filesBelow{Files: all, below: below, hashes: map[string]string{}}
+	for name, hash := range all.Hashes() {
+		if rest, ok := strings.CutPrefix(name, below+"/"); ok {
+			f.hashes[rest] = hash
+		}
+	}
+	return f
+}
+
+// Hashes are those of the contents.
+func (f *filesBelow) Hashes() map[string]string { return f.hashes }
+
+// Bring writes out files.
+func (f *filesBelow) Bring(names ...string) error {
+	all := make([]string, len(names))
+	for i, name := range names {
+		all[i] = path.Join(f.below, name)
+	}
+	return f.Files.Bring(all...)
+}
+
+// bring has files of a commit there, if it has them.
+func bring(c render.Commit, names ...string) error {
+	if c.Files == nil {
+		return nil
+	}
+	return c.Files.Bring(names...)
+}
 
 // maxFile bounds a configuration and a baseline, in bytes.
 const maxFile = 32 << 20

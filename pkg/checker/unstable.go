@@ -11,7 +11,7 @@ import (
 
 // unstable renders once more what may come out otherwise each time: charts can ask for random values and for the time, kustomizations
 // cannot.
-func unstable(ctx context.Context, head string, first *desired.State, urls []string) ([]coverage.Unstable, error) {
+func unstable(ctx context.Context, head render.Commit, first *desired.State, o render.Options) ([]coverage.Unstable, error) {
 	charts := map[string]bool{}
 	for _, o := range first.Owners {
 		if o.Kind == desired.HelmRelease || o.Kind == desired.Application {
@@ -21,7 +21,7 @@ func unstable(ctx context.Context, head string, first *desired.State, urls []str
 	if len(charts) == 0 {
 		return nil, nil
 	}
-	r, err := render.Discover(ctx, render.Commit{Root: head}, render.Options{URLs: urls})
+	r, err := render.Discover(ctx, head, o)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -99,30 +98,4 @@ func (r *Repository) mergeBase(ctx context.Context, base, head string) (string, 
 		hashes[i] = c.Hash.String()
 	}
 	return slices.Min(hashes), nil
-}
-
-// WriteOut writes the files of a local repository's commit into the empty directory dir, for looking at them. Unlike Materialise it
-// leaves out submodules and links out of the repository.
-func (r *Repository) WriteOut(ctx context.Context, commit, dir string) (err error) {
-	at, err := r.parse(ctx, commit)
-	if err == nil {
-		err = r.writeOut(ctx, at, dir)
-	}
-	if err != nil {
-		return fmt.Errorf("writing out commit %s of %q: %w", revision.Short(commit), r.url, err)
-	}
-	return nil
-}
-
-func (r *Repository) writeOut(ctx context.Context, commit *object.Commit, dir string) (err error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	w := &writer{repo: r, root: root, lenient: true, bytes: r.limits.tree, files: r.limits.files}
-	if err := w.tree(ctx, commit.TreeHash, "."); err != nil {
-		return err
-	}
-	return w.checkLinks()
 }

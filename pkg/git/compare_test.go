@@ -1,9 +1,12 @@
 package git
 
 import (
+	"encoding/hex"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,24 +68,62 @@ func TestMergeBaseOfAShallowClone(t *testing.T) {
 	}
 }
 
-func TestWriteOut(t *testing.T) {
+func TestFilesOfACommitComeWhenTheyAreWanted(t *testing.T) {
 	w, v1, _ := shop(t)
+	r := open(t, w.dir, Options{})
+	dir := t.TempDir()
+	f, err := r.Files(t.Context(), v1, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	db := filepath.Join(dir, "deploy", "db.yaml")
+	if _, err := os.Lstat(db); !os.IsNotExist(err) {
+		t.Errorf("the file is there before anybody wants it: %v", err)
+	}
+	if info, err := os.Stat(filepath.Dir(db)); err != nil || !info.IsDir() {
+		t.Errorf("the directory: %v", err)
+	}
+	for range 2 {
+		if err := f.Bring("deploy/db.yaml", "none"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := BlobHash(int64(len(data)))
+	_, _ = sum.Write(data)
+	if got, want := f.Hashes()["deploy/db.yaml"], hex.EncodeToString(sum.Sum(nil)); got != want || len(got) != 40 {
+		t.Errorf("its hash is %q, want %q", got, want)
+	}
+	if err := f.Bring(slices.Collect(maps.Keys(f.Hashes()))...); err != nil {
+		t.Fatal(err)
+	}
+	again, err := r.Files(t.Context(), v1, dir)
+	if err == nil {
+		t.Error("a commit was written over another")
+		_ = again.Close()
+	}
+}
+
+func TestFilesOfACommitWithLinksAreAllThere(t *testing.T) {
+	w, _, _ := shop(t)
 	if err := os.Symlink("/etc/passwd", filepath.Join(w.dir, "deploy", "out")); err != nil {
 		t.Fatal(err)
 	}
 	c := w.commit("a link out of the repository")
-	r := open(t, w.dir, Options{})
 	dir := t.TempDir()
-	if err := r.WriteOut(t.Context(), c, dir); err != nil {
+	f, err := open(t, w.dir, Options{}).Files(t.Context(), c, dir)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer f.Close()
 	if _, err := os.Lstat(filepath.Join(dir, "deploy", "out")); !os.IsNotExist(err) {
 		t.Errorf("the link is there: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "deploy", "db.yaml")); err != nil {
 		t.Error(err)
-	}
-	if err := r.WriteOut(t.Context(), v1, dir); err == nil {
-		t.Error("a commit was written over another")
 	}
 }

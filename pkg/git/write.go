@@ -66,9 +66,11 @@ type writer struct {
 	inside string
 	// lenient says that nothing is inside.
 	lenient bool
-	bytes   int64
-	files   int
-	links   []string
+	// later takes files instead of writing them; nil if they are written at once.
+	later func(e object.TreeEntry, name string)
+	bytes int64
+	files int
+	links []string
 }
 
 func (w *writer) tree(ctx context.Context, hash plumbing.Hash, dir string) error {
@@ -95,6 +97,10 @@ func (w *writer) tree(ctx context.Context, hash plumbing.Hash, dir string) error
 }
 
 func (w *writer) entry(ctx context.Context, e object.TreeEntry, name string) error {
+	if w.later != nil && e.Mode.IsFile() && e.Mode != filemode.Symlink {
+		w.later(e, name)
+		return nil
+	}
 	switch e.Mode {
 	case filemode.Dir:
 		if err := w.root.Mkdir(name, 0o755); err != nil {

@@ -20,9 +20,7 @@ import (
 func generated(b *testing.B, applications, objects, changed int) Commit {
 	b.Helper()
 	root := b.TempDir()
-	hashes := map[string]string{} // as Git has them
 	write := func(name, content string) {
-		hashes[name] = hexSum(content)
 		file := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			b.Fatal(err)
@@ -61,10 +59,7 @@ spec: {path: ./apps/%[1]s, prune: true, sourceRef: {kind: GitRepository, name: f
 		}
 		write("apps/"+app+"/kustomization.yaml", "namespace: "+app+"\n"+list)
 	}
-	return Commit{Root: root, Hash: func(path string) (string, bool) {
-		hash, ok := hashes[path]
-		return hash, ok
-	}}
+	return Commit{Root: root}
 }
 
 // BenchmarkRepository compares two commits of a repository of 1,000 applications with 20,000 objects, in which some applications

@@ -46,6 +46,9 @@ func (fs *guardedFS) read(file string) ([]byte, error) {
 	if data, ok := fs.contents[file]; ok {
 		return data, nil
 	}
+	if err := fs.bring(fs.name(file)); err != nil {
+		return nil, err
+	}
 	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > fs.bounds.file {
 		return nil, tooMuch("has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
 	}

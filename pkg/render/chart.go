@@ -218,6 +218,9 @@ func (fs *guardedFS) chartFiles(dir string) ([]*archive.BufferedFile, error) {
 	if err != nil {
 		return nil, &Error{File: dir, Err: err}
 	}
+	if err := fs.bringAll(top); err != nil {
+		return nil, &Error{File: dir, Err: err}
+	}
 	rules := ignore.Empty()
 	if data, err := fs.read(filepath.Join(top, ".helmignore")); err == nil {
 		if rules, err = ignore.Parse(bytes.NewReader(data)); err != nil {

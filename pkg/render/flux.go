@@ -75,15 +75,17 @@ func (r *Repository) asTheyAre(ctx context.Context, o *owner) ([]desired.Object,
 		if ext := path.Ext(file); ext != ".yaml" && ext != ".yml" {
 			continue
 		}
-		data, err := fs.read(r.file(file))
+		read, err := known(r.blobs, "plain", r.content(file), func() ([]desired.Object, error) {
+			data, err := fs.read(r.file(file))
+			if err != nil {
+				return nil, err
+			}
+			return objectsOfKustomize(data)
+		})
 		if err != nil {
 			return nil, false
 		}
-		read, err := objectsOfKustomize(file, data)
-		if err != nil {
-			return nil, false
-		}
-		for _, object := range read {
+		for _, object := range lyingIn(file, read) {
 			key := object.GroupVersionKind().String() + " " + object.GetNamespace() + "/" + object.GetName()
 			if seen[key] || len(object.GetAnnotations()) > 0 && hasAnnotation(object.Unstructured, "config.kubernetes.io/", "internal.config.kubernetes.io/", "kustomize.config.k8s.io/") {
 				return nil, false
@@ -111,7 +113,7 @@ func hasAnnotation(u *unstructured.Unstructured, prefixes ...string) bool {
 var errNotPlain = errors.New("is not a plain object")
 
 // objectsOfKustomize reads the objects of a file with kustomize's parser; an error leaves it to kustomize itself.
-func objectsOfKustomize(file string, data []byte) ([]desired.Object, error) {
+func objectsOfKustomize(data []byte) ([]desired.Object, error) {
 	var objects []desired.Object
 	line := 1
 	for _, text := range splitDocuments(data) {
@@ -131,7 +133,7 @@ func objectsOfKustomize(file string, data []byte) ([]desired.Object, error) {
 		if err != nil || u.GetKind() == "" || u.GetAPIVersion() == "" || u.GetName() == "" || strings.HasSuffix(u.GetKind(), "List") {
 			return nil, cmp.Or(err, errNotPlain)
 		}
-		objects = append(objects, desired.Object{Unstructured: u, Origin: desired.Origin{File: file, Line: from + found[0].line - 1}})
+		objects = append(objects, desired.Object{Unstructured: u, Origin: desired.Origin{Line: from + found[0].line - 1}})
 	}
 	return objects, nil
 }

@@ -36,6 +36,9 @@ type guardedFS struct {
 	// over says that the time is over.
 	over   func() error
 	bounds bounds
+	// files bring those that are not yet on disk; nil if all are. The index knows their names.
+	files Files
+	index *index
 	// alone says that no other build runs.
 	alone bool
 	// origins are those of the objects that were built, in their order; nil if nobody wants to know.

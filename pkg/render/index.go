@@ -3,7 +3,6 @@ package render
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -52,60 +51,32 @@ type index struct {
 	entries map[string]bool
 	// kustomizationOf are the kustomizations of directories.
 	kustomizationOf map[string][]string
-	gaps            []desired.Gap
+	// names are all files, sorted; hashes are those of their contents, as far as they are known.
+	names  []string
+	hashes map[string]string
+	blobs  *Blobs
+	gaps   []desired.Gap
 }
 
 // maxFiles are those of a repository.
 const maxFiles = 500_000
 
-// newIndex walks through a commit.
-func newIndex(fs *guardedFS) (*index, error) {
-	x := &index{mentions: map[string]bool{}, kustomizationOf: map[string][]string{}, byName: map[string][]desired.Object{}}
-	x.entries = map[string]bool{}
-	err := filepath.WalkDir(fs.root, func(file string, entry os.DirEntry, err error) error {
-		if err == nil {
-			err = fs.over()
-		}
-		if err != nil {
-			return err
-		}
-		if len(x.entries) > maxFiles {
-			return tooMuch("the repository has more than %d files", maxFiles)
-		}
-		name := fs.name(file)
-		dir := path.Dir(name)
-		switch {
-		case entry.IsDir() && entry.Name() == ".git":
-			return filepath.SkipDir
-		case entry.IsDir():
-			x.entries[file] = true
-			return nil
-		case entry.Type()&os.ModeSymlink != 0:
-			x.links = append(x.links, name)
-			return nil
-		case !entry.Type().IsRegular():
-			return nil
-		}
-		x.entries[file] = false
-		if slices.Contains(konfig.RecognizedKustomizationFileNames(), entry.Name()) {
-			x.kustomizationOf[dir] = append(x.kustomizationOf[dir], name)
-		}
-		if entry.Name() == ".sourceignore" {
-			x.ignores = append(x.ignores, name)
-		}
-		if entry.Name() == "Chart.yaml" {
-			x.charts = append(x.charts, dir)
-		}
-		if isText(name) {
-			x.files = append(x.files, name)
-		}
-		return nil
-	})
-	if err != nil {
+// newIndex finds what a commit holds. Files are nil if all are on disk.
+func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
+	x := &index{mentions: map[string]bool{}, kustomizationOf: map[string][]string{}, byName: map[string][]desired.Object{}, blobs: blobs}
+	x.entries, x.hashes = map[string]bool{}, map[string]string{}
+	look := x.walk
+	if files != nil {
+		x.hashes = files.Hashes()
+		look = x.list
+	}
+	if err := look(fs); err != nil {
 		return nil, err
 	}
+	slices.Sort(x.names)
 	x.kustomizations = slices.Sorted(maps.Keys(x.kustomizationOf))
 	slices.Sort(x.charts)
+	fs.files, fs.index = files, x
 	for _, name := range x.files {
 		if err := x.add(fs, name); err != nil {
 			return nil, err
@@ -118,6 +89,82 @@ func newIndex(fs *guardedFS) (*index, error) {
 	return x, nil
 }
 
+// list takes the files that a commit names.
+func (x *index) list(fs *guardedFS) error {
+	if len(x.hashes) > maxFiles {
+		return tooMuch("the repository has more than %d files", maxFiles)
+	}
+	x.entries[fs.root] = true
+	inOrder := func(a, b string) int { // that of walk
+		return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(x.hashes), inOrder) {
+		file := filepath.Join(fs.root, filepath.FromSlash(name))
+		for dir := filepath.Dir(file); !x.entries[dir]; dir = filepath.Dir(dir) {
+			x.entries[dir] = true
+		}
+		x.note(file, name)
+	}
+	return fs.over()
+}
+
+// walk takes the files that are on disk.
+func (x *index) walk(fs *guardedFS) error {
+	return filepath.WalkDir(fs.root, func(file string, entry os.DirEntry, err error) error {
+		if err == nil {
+			err = fs.over()
+		}
+		if err != nil {
+			return err
+		}
+		if len(x.entries) > maxFiles {
+			return tooMuch("the repository has more than %d files", maxFiles)
+		}
+		switch {
+		case entry.IsDir() && entry.Name() == ".git":
+			return filepath.SkipDir
+		case entry.IsDir():
+			x.entries[file] = true
+			return nil
+		case entry.Type()&os.ModeSymlink != 0:
+			x.links = append(x.links, fs.name(file))
+			return nil
+		case entry.Type().IsRegular():
+			x.note(file, fs.name(file))
+		}
+		return nil
+	})
+}
+
+// note takes a file by its name.
+func (x *index) note(file, name string) {
+	x.entries[file] = false
+	x.names = append(x.names, name)
+	dir, base := path.Split(name)
+	dir = path.Clean(dir)
+	switch {
+	case slices.Contains(konfig.RecognizedKustomizationFileNames(), base):
+		x.kustomizationOf[dir] = append(x.kustomizationOf[dir], name)
+	case base == ".sourceignore":
+		x.ignores = append(x.ignores, name)
+	case base == "Chart.yaml":
+		x.charts = append(x.charts, dir)
+	}
+	if isText(name) {
+		x.files = append(x.files, name)
+	}
+}
+
+// in are the files in a directory and below it.
+func (x *index) in(dir string) []string {
+	if dir == "." {
+		return x.names
+	}
+	from, _ := slices.BinarySearch(x.names, dir+"/")
+	to, _ := slices.BinarySearch(x.names, dir+"0") // what follows the slash
+	return x.names[from:to]
+}
+
 // isText says whether a file may be a manifest, or a template of one.
 func isText(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json", ".tpl"}, path.Ext(name)) || path.Base(name) == "Kustomization"
@@ -127,33 +174,89 @@ func (x *index) add(fs *guardedFS, name string) error {
 	if err := fs.over(); err != nil {
 		return err
 	}
-	file := filepath.Join(fs.root, filepath.FromSlash(name))
-	info, err := os.Lstat(file)
-	if err != nil {
-		return err
+	read := func() ([]byte, error) { return fs.readWhole(name) }
+	if x.hashes[name] == "" {
+		data, err := read()
+		if err == nil {
+			x.hashes[name] = x.blobs.hash(data)
+		}
+		read = func() ([]byte, error) { return data, err }
 	}
-	if info.Size() > fs.bounds.file {
-		x.gaps = append(x.gaps, desired.Gap{
-			Origin: desired.Origin{File: name}, What: name,
-			Why: fmt.Sprintf("it has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file),
-		})
+	mentions, err := known(x.blobs, "mentions", x.hashes[name], func() (bool, error) {
+		data, err := read()
+		return slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }), err
+	})
+	if errors.As(err, new(*BoundError)) {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
 		return nil
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
+	if err != nil || !mentions {
 		return err
-	}
-	if !slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }) {
-		return nil
 	}
 	for p := name; p != "."; p = path.Dir(p) {
 		x.mentions[p] = true
 	}
 	x.mentions["."] = true
-	if !x.inChart(name) && path.Ext(name) != ".tpl" {
-		x.read(fs, name, data)
+	if x.inChart(name) || path.Ext(name) == ".tpl" {
+		return nil
 	}
-	return nil
+	objects, err := known(x.blobs, "engines", x.hashes[name], func() ([]desired.Object, error) {
+		data, err := read()
+		if err == nil {
+			err = checkAliases(data, fs.bounds.nodes)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return enginesIn(data), nil
+	})
+	if errors.As(err, new(*BoundError)) {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
+		return nil
+	}
+	x.written = append(x.written, lyingIn(name, objects)...)
+	return err
+}
+
+// lyingIn are copies of objects, as of a file.
+func lyingIn(file string, objects []desired.Object) []desired.Object {
+	copies := make([]desired.Object, len(objects))
+	for i, o := range objects {
+		copies[i] = desired.Object{Unstructured: o.DeepCopy(), Origin: desired.Origin{File: file, Line: o.Line}}
+	}
+	return copies
+}
+
+// readWhole reads a file that a build need not be able to read.
+func (fs *guardedFS) readWhole(name string) ([]byte, error) {
+	if err := fs.bring(name); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(fs.root, filepath.FromSlash(name))
+	info, err := os.Lstat(file)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > fs.bounds.file {
+		return nil, tooMuch("it has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
+	}
+	return os.ReadFile(file)
+}
+
+// bring has files there before they are read.
+func (fs *guardedFS) bring(names ...string) error {
+	if fs.files == nil {
+		return nil
+	}
+	return fs.files.Bring(names...)
+}
+
+// bringAll has all files of a directory there, for those that read it on disk.
+func (fs *guardedFS) bringAll(dir string) error {
+	if fs.files == nil {
+		return nil
+	}
+	return fs.files.Bring(fs.index.in(fs.name(dir))...)
 }
 
 // inChart says whether a file is a template.
@@ -161,22 +264,20 @@ func (x *index) inChart(name string) bool {
 	return slices.ContainsFunc(x.charts, func(chart string) bool { return within(name, path.Join(chart, "templates")) })
 }
 
-// read notes what a file has of engines. What is no YAML is none.
-func (x *index) read(fs *guardedFS, name string, data []byte) {
-	if err := checkAliases(data, fs.bounds.nodes); err != nil {
-		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
-		return
-	}
+// enginesIn are what a file has of engines. What is no YAML is none.
+func enginesIn(data []byte) []desired.Object {
+	var found []desired.Object
 	line := 1
 	for _, text := range splitDocuments(data) {
 		for _, d := range documentsOf(text) {
 			u := &unstructured.Unstructured{}
 			if yaml.Unmarshal(text, &u.Object) == nil && isEngine(u) && u.GetName() != "" {
-				x.written = append(x.written, desired.Object{Unstructured: u, Origin: desired.Origin{File: name, Line: line + d.line - 1}})
+				found = append(found, desired.Object{Unstructured: u, Origin: desired.Origin{Line: line + d.line - 1}})
 			}
 		}
 		line += bytes.Count(text, []byte("\n"))
 	}
+	return found
 }
 
 func isEngine(u *unstructured.Unstructured) bool {
@@ -223,5 +324,3 @@ func (r *Repository) kustomizationIn(dir string) string {
 	}
 	return ""
 }
-
-var errNoHash = errors.New("its content is not known")

@@ -1,12 +1,12 @@
 package render
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"io"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -62,28 +62,34 @@ func (r *Repository) readsOf(start ...string) *reads {
 	return s
 }
 
+// followed are what a kustomization names, and whether that is all.
+type followed struct {
+	refs []string
+	sure bool
+}
+
 // references are what a kustomization names, and whether that is all.
 func (r *Repository) references(file string) ([]string, bool) {
-	type known struct {
-		refs []string
-		sure bool
-	}
-	if found, ok := r.followed.Load(file); ok {
-		return found.(known).refs, found.(known).sure
-	}
-	var found known
-	var k types.Kustomization
-	if data, err := r.small(file); err == nil && k.Unmarshal(data) == nil {
-		k.FixKustomization()
-		found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0
-		for _, ref := range references(&k) {
-			if ref != "" && len(ref) < 4096 && !isRemote(ref) {
-				found.refs = append(found.refs, ref)
+	found, _ := known(r.blobs, "references", r.content(file), func() (followed, error) {
+		var found followed
+		var k types.Kustomization
+		if data, err := r.small(file); err == nil && k.Unmarshal(data) == nil {
+			k.FixKustomization()
+			found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0
+			for _, ref := range references(&k) {
+				if ref != "" && len(ref) < 4096 && !isRemote(ref) {
+					found.refs = append(found.refs, ref)
+				}
 			}
 		}
-	}
-	r.followed.Store(file, found)
+		return found, nil
+	})
 	return found.refs, found.sure
+}
+
+// content names what a file holds: by its hash, or where that is not known by its place.
+func (r *Repository) content(file string) string {
+	return cmp.Or(r.index.hashes[file], r.file(file))
 }
 
 // file is where a path of the repository is on disk.
@@ -93,7 +99,7 @@ func (r *Repository) file(name string) string {
 
 // guard is a file system for one build.
 func (r *Repository) guard(over func() error) *guardedFS {
-	fs := &guardedFS{FileSystem: r.fs.FileSystem, over: over, root: r.fs.root, plugins: map[string]bool{}, bounds: r.bounds}
+	fs := &guardedFS{FileSystem: r.fs.FileSystem, over: over, root: r.fs.root, plugins: map[string]bool{}, bounds: r.bounds, files: r.commit.Files, index: r.index}
 	if len(r.index.links) == 0 {
 		fs.FileSystem = &snapshot{FileSystem: r.fs.FileSystem, root: r.fs.root, entries: r.index.entries}
 	}
@@ -124,37 +130,27 @@ func (r *Repository) hash(s *reads, of ...any) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
+// hashOf is of a file, or of all those in a directory. One that is absent has one, too.
+func (r *Repository) hashOf(p string) (string, error) {
+	isDir, there := r.index.entries[r.file(p)]
+	switch hash := r.index.hashes[p]; {
+	case hash != "" || !there:
+		return hash, nil
+	case !isDir:
+		return r.blobs.hashFile(r.file(p))
+	}
+	sum := sha256.New()
+	for _, file := range r.index.in(p) {
+		h, err := r.hashOf(file)
+		if err != nil {
+			return "", err
+		}
+		_, _ = io.WriteString(sum, file+"\x00"+h+"\x00")
+	}
+	return hex.EncodeToString(sum.Sum(nil)), r.fs.over()
+}
+
 func hexSum(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:])
-}
-
-// hashOf is of a file or a directory. One that is absent has one, too.
-func (r *Repository) hashOf(p string) (string, error) {
-	if r.commit.Hash != nil {
-		h, _ := r.commit.Hash(p)
-		return h, nil
-	}
-	sum := sha256.New()
-	err := filepath.WalkDir(r.file(p), func(file string, entry os.DirEntry, err error) error {
-		switch {
-		case os.IsNotExist(err):
-			return nil
-		case err != nil:
-			return err
-		case entry.IsDir():
-			return r.fs.over()
-		case !entry.Type().IsRegular():
-			return errNoHash
-		}
-		opened, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		_, _ = io.WriteString(sum, r.fs.name(file)+"\x00")
-		_, err = io.Copy(sum, opened)
-		return err
-	})
-	return hex.EncodeToString(sum.Sum(nil)), err
 }

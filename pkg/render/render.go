@@ -195,6 +195,9 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	if there && as.Kustomization == nil && as.change == nil && !fs.tracked {
 		return nil
 	}
+	if err := fs.bringAll(dir); err != nil {
+		return err
+	}
 	if !there {
 		if err := fs.boundAll(dir, as.Flat); err != nil {
 			return err

@@ -20,9 +20,8 @@ import (
 type Commit struct {
 	// Root is the directory with its files.
 	Root string
-	// Hash is Git's of the tree or file at a path relative to the root, with slashes, "." for all; false if there is none. Nil lets the
-	// files themselves be read.
-	Hash func(path string) (string, bool)
+	// Files bring those into the root that are wanted; nil if all are there.
+	Files Files
 }
 
 // Options say what is known about a repository from elsewhere.
@@ -32,6 +31,8 @@ type Options struct {
 	URLs []string
 	// KubeVersion is what charts are told; empty for a recent one.
 	KubeVersion string
+	// Blobs are those of other commits, too; nil for none.
+	Blobs *Blobs
 }
 
 // Repository is what a commit of a repository deploys: known by its owners at once, and rendered where somebody wants to know.
@@ -49,8 +50,7 @@ type Repository struct {
 	urls map[string]bool
 	// branches are those of the clusters' own sources.
 	branches map[string]bool
-	// followed are the references of kustomizations.
-	followed sync.Map
+	blobs    *Blobs
 	// declared are the ConfigMaps and Secrets in files.
 	declared sync.Map
 	bounds   bounds
@@ -81,7 +81,10 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 		return nil, err
 	}
 	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, bounds: defaultBounds}
-	if r.index, err = newIndex(fs); err != nil {
+	if r.blobs = o.Blobs; r.blobs == nil {
+		r.blobs = contents()
+	}
+	if r.index, err = newIndex(fs, commit.Files, r.blobs); err != nil {
 		return nil, err
 	}
 	defer func() { fs.over = func() error { return nil } }() // the context is that of finding, not of rendering
@@ -177,6 +180,9 @@ func (r *Repository) Render(ctx context.Context, skip func(desired.Owner) bool) 
 
 // Compare renders two commits of a repository. Owners that both have, and that deploy the same in both, are skipped in both.
 func Compare(ctx context.Context, base, head Commit, o Options) (*desired.State, *desired.State, error) {
+	if o.Blobs == nil {
+		o.Blobs = contents()
+	}
 	var b, h *Repository
 	group, discovering := errgroup.WithContext(ctx)
 	for to, commit := range map[**Repository]Commit{&b: base, &h: head} {

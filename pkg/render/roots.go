@@ -234,8 +234,12 @@ func (r *Repository) directories() []*owner {
 }
 
 func (r *Repository) isComponent(dir string) bool {
-	data, err := r.small(r.kustomizationIn(dir))
-	return err == nil && strings.Contains(string(data), "kind: Component")
+	file := r.kustomizationIn(dir)
+	is, _ := known(r.blobs, "component", r.content(file), func() (bool, error) {
+		data, err := r.small(file)
+		return err == nil && strings.Contains(string(data), "kind: Component"), nil
+	})
+	return is
 }
 
 // manifests are the directories that have some.
@@ -258,10 +262,13 @@ func (r *Repository) isManifest(file string) bool {
 	if r.index.inChart(file) || hidden(path.Dir(file)) || path.Ext(file) == ".tpl" {
 		return false
 	}
-	data, err := r.small(file)
-	return err != nil || slices.ContainsFunc(splitDocuments(data), func(text []byte) bool {
-		return kindLine.Match(text) && bytes.Contains(text, []byte("apiVersion")) || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) && isObject(text)
+	is, err := known(r.blobs, "manifest", r.content(file), func() (bool, error) {
+		data, err := r.small(file)
+		return slices.ContainsFunc(splitDocuments(data), func(text []byte) bool {
+			return kindLine.Match(text) && bytes.Contains(text, []byte("apiVersion")) || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) && isObject(text)
+		}), err
 	})
+	return is || err != nil
 }
 
 func isObject(text []byte) bool {

@@ -1,0 +1,96 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/lockstep-dr/lockstep/pkg/revision"
+)
+
+// Files are those of a commit of a local repository, for looking at them in a directory: its directories are there at once, files when
+// they are brought. Unlike in what Materialise writes, submodules and links out of the repository are left out.
+type Files struct {
+	commit, url string
+	writer      *writer
+	hashes      map[string]string
+	// mu guards what follows, and the repository's reading.
+	mu      sync.Mutex
+	waiting map[string]object.TreeEntry
+}
+
+// Files prepares the files of a commit in the empty directory dir. Where the commit has links they are all brought at once, since only
+// then it shows where a link leads. Close must be called.
+func (r *Repository) Files(ctx context.Context, commit, dir string) (*Files, error) {
+	at, err := r.parse(ctx, commit)
+	if err != nil {
+		return nil, fmt.Errorf("writing out commit %s of %q: %w", revision.Short(commit), r.url, err)
+	}
+	f := &Files{commit: commit, url: r.url, hashes: map[string]string{}, waiting: map[string]object.TreeEntry{}}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, f.explain(err)
+	}
+	f.writer = &writer{repo: r, root: root, lenient: true, bytes: r.limits.tree, files: r.limits.files, later: f.note}
+	err = f.writer.tree(ctx, at.TreeHash, ".")
+	if err == nil && len(f.writer.links) > 0 {
+		if err = f.Bring(slices.Sorted(maps.Keys(f.waiting))...); err == nil {
+			err = f.writer.checkLinks()
+		}
+	}
+	if err != nil {
+		return nil, f.explain(errors.Join(err, root.Close()))
+	}
+	return f, nil
+}
+
+func (f *Files) note(e object.TreeEntry, name string) {
+	f.hashes[name], f.waiting[name] = e.Hash.String(), e
+}
+
+// Hashes are those of the contents of all regular files by their paths, with slashes, as BlobHash computes them.
+func (f *Files) Hashes() map[string]string { return f.hashes }
+
+// Bring writes out files that are not yet there. What the commit has not is left out.
+func (f *Files) Bring(names ...string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range names {
+		e, ok := f.waiting[name]
+		if !ok {
+			continue
+		}
+		if err := f.writer.file(e.Hash, name, 0o644); err != nil {
+			return f.explain(err)
+		}
+		delete(f.waiting, name)
+	}
+	return nil
+}
+
+func (f *Files) explain(err error) error {
+	return fmt.Errorf("writing out commit %s of %q: %w", revision.Short(f.commit), f.url, err)
+}
+
+// Whole says that all files are there, as those of a commit with links are.
+func (f *Files) Whole() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.waiting) == 0
+}
+
+// Close ends the writing. The directory stays.
+func (f *Files) Close() error { return f.writer.root.Close() }
+
+// BlobHash computes Git's hash of a file of so many bytes, which are to be written to it.
+func BlobHash(size int64) hash.Hash {
+	return plumbing.NewHasher(plumbing.BlobObject, size).Hash
+}

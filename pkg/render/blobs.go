@@ -1,0 +1,65 @@
+package render
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"io"
+	"os"
+	"sync"
+)
+
+// Files are those of a commit that are written into its root when they are wanted. Its directories are there, and it has no links.
+type Files interface {
+	// Hashes are those of the contents by the paths of all files, relative to the root, with slashes.
+	Hashes() map[string]string
+	// Bring writes out files; what there is not is left out. Several may call it at once.
+	Bring(names ...string) error
+}
+
+// Blobs are what was found in files, by their contents: what several commits share is read and parsed once.
+type Blobs struct {
+	sum   func(size int64) hash.Hash
+	known sync.Map
+}
+
+// NewBlobs takes what hashes the content of a file of so many bytes, in the way of the hashes that commits bring along.
+func NewBlobs(sum func(size int64) hash.Hash) *Blobs { return &Blobs{sum: sum} }
+
+// contents are for commits of which all files are there.
+func contents() *Blobs { return NewBlobs(func(int64) hash.Hash { return sha256.New() }) }
+
+func (b *Blobs) hash(data []byte) string {
+	sum := b.sum(int64(len(data)))
+	_, _ = sum.Write(data)
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// hashFile hashes a file on disk, of whatever size.
+func (b *Blobs) hashFile(name string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return "", err
+	}
+	sum := b.sum(info.Size())
+	_, err = io.Copy(sum, file)
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// known gives what is known of a content, and finds it if nobody has. It must not be changed. Errors are not kept.
+func known[T any](b *Blobs, what, content string, find func() (T, error)) (T, error) {
+	key := what + " " + content
+	if found, ok := b.known.Load(key); ok {
+		return found.(T), nil
+	}
+	found, err := find()
+	if err == nil {
+		b.known.Store(key, found)
+	}
+	return found, err
+}
