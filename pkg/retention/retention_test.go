@@ -3,6 +3,7 @@ package retention_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 	_ "time/tzdata" // the tests do not depend on the zones of the machine
@@ -230,6 +231,28 @@ func TestRanLonger(t *testing.T) {
 			want: []string{"Kept: last good", "Kept: ran for at least 192h0m0s", "Goes: no rule keeps it"},
 		},
 		{
+			name: "what is deployed now: the oldest stays, which will tell",
+			points: []retention.Point{
+				of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-18T00:00:00Z"), "c2", ""), of(good(t, "2026-11-16T00:00:00Z"), "c2", ""),
+				of(good(t, "2026-11-12T00:00:00Z"), "c1", ""), of(good(t, "2026-11-11T00:00:00Z"), "c1", "")},
+			want: []string{"Kept: last good", "Goes: no rule keeps it", "Kept: ran how long will be known from it",
+				"Goes: no rule keeps it", "Goes: no rule keeps it"},
+		},
+		{
+			name: "also when a clock was ahead",
+			points: []retention.Point{
+				of(good(t, "2027-01-01T00:00:00Z"), "c1", ""),
+				of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-18T00:00:00Z"), "c2", ""), of(good(t, "2026-11-16T00:00:00Z"), "c2", "")},
+			want: []string{"Kept: of a time to come", "Kept: last good", "Goes: no rule keeps it", "Kept: ran how long will be known from it"},
+		},
+		{
+			name: "since when it is deployed is known without points",
+			points: []retention.Point{
+				of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-18T00:00:00Z"), "c2", ""), of(good(t, "2026-11-16T00:00:00Z"), "c2", "")},
+			runs: []retention.Run{{Commit: "c2", From: at(t, "2026-11-15T00:00:00Z")}},
+			want: []string{"Kept: last good", "Goes: no rule keeps it", "Goes: no rule keeps it"},
+		},
+		{
 			name:   "no longer than wanted",
 			points: []retention.Point{of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-08T00:00:00Z"), "c1", ""), of(good(t, "2026-11-01T00:00:00Z"), "c1", "")},
 			want:   []string{"Kept: last good", "Goes: no rule keeps it", "Goes: no rule keeps it"},
@@ -242,6 +265,25 @@ func TestRanLonger(t *testing.T) {
 			}, tt.want)
 		})
 	}
+}
+
+// TestRanLongerOverTime keeps one point beside, so that the points of a deployment go one after the other while it runs.
+func TestRanLongerOverTime(t *testing.T) {
+	const day = 24 * time.Hour
+	in := retention.Input{Rules: retention.Rules{Last: 1, RanLonger: 7 * day}, Now: at(t, "2026-11-01T00:00:00Z")}
+	for _, deploy := range []struct {
+		commit string
+		days   int
+	}{{"short", 6}, {"long", 9}, {"last", 3}} {
+		for range deploy.days {
+			in.Now = in.Now.Add(day)
+			in.Points = append(in.Points, of(good(t, in.Now.Format(time.RFC3339)), deploy.commit, ""))
+			left := kept(decide(t, in))
+			in.Points = slices.DeleteFunc(in.Points, func(p retention.Point) bool { return !left[p.ID] })
+		}
+	}
+	check(t, in, []string{"Kept: last good, last 1 of 1", "Kept: ran how long will be known from it",
+		"Kept: ran for at least 192h0m0s", "Kept: ran how long is known from it"})
 }
 
 func TestDecideRefuses(t *testing.T) {

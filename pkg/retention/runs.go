@@ -32,7 +32,8 @@ type stretch struct {
 	proof []int
 }
 
-// ran keeps the newest point of what was deployed for long. What tells so stays as well, or a later decision would be another.
+// ran keeps the newest point of what was deployed for long. What tells so stays as well, or a later decision would be another: also the
+// oldest point of what is deployed now, from which it will be known.
 //
 // All complete points count, those of a time to come too, so that the answer does not depend on the time.
 func (d *decision) ran() {
@@ -51,8 +52,11 @@ func (d *decision) ran() {
 	runs := d.closedRuns()
 	for _, name := range names {
 		points := of[name]
-		longest := d.longest(points, runs[name])
+		longest, left := d.longest(points, runs[name])
 		if longest.length <= d.Rules.RanLonger {
+			if d.current(name) && len(left) > 1 {
+				d.keep(left[len(left)-1], RanLonger, "how long will be known from it")
+			}
 			continue
 		}
 		d.keep(points[0], RanLonger, fmt.Sprintf("for at least %v", longest.length.Round(time.Minute)))
@@ -62,6 +66,18 @@ func (d *decision) ran() {
 			}
 		}
 	}
+}
+
+// current tells whether a deployment is the newest there is a point of. One of a time to come, from when a clock was wrong, hides no other.
+func (d *decision) current(name string) bool {
+	for _, points := range [][]int{d.good, d.counted} {
+		if len(points) > 0 {
+			if p := d.points[points[0]]; deployed(p.Commit, p.Tree) == name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // run is a Run with its deployment, and the time to which its points may be.
@@ -94,15 +110,14 @@ func (d *decision) closedRuns() map[string][]run {
 }
 
 // longest is the longest that the points of one deployment, the newest first, and its runs tell of. Points of no run tell that it was
-// deployed from the first of them to the last.
-func (d *decision) longest(points []int, runs []run) stretch {
-	var best stretch
+// deployed from the first of them to the last; they are left, the newest first.
+func (d *decision) longest(points []int, runs []run) (best stretch, left []int) {
 	take := func(s stretch) {
 		if s.length > best.length {
 			best = s
 		}
 	}
-	left := slices.Clone(points)
+	left = slices.Clone(points)
 	for _, r := range slices.Backward(runs) {
 		within := func(i int) bool {
 			t := d.points[i].Taken
@@ -121,5 +136,5 @@ func (d *decision) longest(points []int, runs []run) stretch {
 		newest, oldest := left[0], left[len(left)-1]
 		take(stretch{d.points[newest].Taken.Sub(d.points[oldest].Taken), []int{newest, oldest}})
 	}
-	return best
+	return best, left
 }
