@@ -143,6 +143,21 @@ spec:
 // whose whole text is the old one removes it.
 type edit struct{ file, old, now string }
 
+// A StorageClass that a cluster has from a Kustomization of its own, which no change touches.
+var (
+	kept    = edit{"base:apps/shop/files.yaml", "spec: {", "spec: {storageClassName: kept, "}
+	noFiles = edit{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}
+	staging = edit{"base:clusters/staging/flux-system/sync.yaml", "", strings.ReplaceAll(monorepo()["clusters/prod/flux-system/sync.yaml"], "/prod", "/staging")}
+)
+
+func storage(cluster, policy string) edit {
+	return edit{"base:storage/" + cluster + "/class.yaml", "", "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: kept}, provisioner: csi.example.com, reclaimPolicy: " + policy + "}\n"}
+}
+
+func storageOf(cluster string) edit {
+	return edit{"base:clusters/" + cluster + "/storage.yaml", "", strings.NewReplacer("name: backup", "name: storage", "./backup", "./storage/"+cluster).Replace(monorepo()["clusters/prod/backup.yaml"])}
+}
+
 // TestCommits compares pairs of commits of a real Git repository: what must be found about the data, and near misses.
 func TestCommits(t *testing.T) {
 	for name, c := range map[string]pairOfCommits{
@@ -153,6 +168,12 @@ func TestCommits(t *testing.T) {
 			"left-behind shop/files 40Gi"},
 		"an application leaves": {[]edit{{"clusters/prod/shop.yaml", "whole", ""}},
 			"LS101: deleted shop/files 40Gi, left-behind shop/data-db-{0..2} 10Gi"},
+		"a claim leaves whose class retains": {[]edit{kept, storage("prod", "Retain"), storageOf("prod"), noFiles}, "LS101: left-behind shop/files 40Gi"},
+		"a claim leaves whose class deletes, and retains elsewhere": {[]edit{kept, storage("prod", "Delete"), storageOf("prod"), staging, storage("staging", "Retain"), storageOf("staging"), noFiles},
+			"LS101: deleted shop/files 40Gi"},
+		"a claim leaves whose class retains, and deletes elsewhere": {[]edit{kept, storage("prod", "Retain"), storageOf("prod"), staging, storage("staging", "Delete"), storageOf("staging"), noFiles},
+			"LS101: left-behind shop/files 40Gi"},
+		"a claim leaves whose class is new and retains": {[]edit{kept, {"clusters/prod/class.yaml", "", storage("prod", "Retain").now}, noFiles}, "LS101: deleted shop/files 40Gi"},
 		"a claim is renamed": {[]edit{{"apps/shop/files.yaml", "name: files", "name: uploads"}, {"apps/shop/web.yaml", "claimName: files", "claimName: uploads"}},
 			"LS102: deleted shop/files 40Gi"},
 		"a file is renamed":     {[]edit{{"apps/shop/kustomization.yaml", "[files.yaml", "[claims.yaml"}, {"apps/shop/claims.yaml", "", monorepo()["apps/shop/files.yaml"]}, {"apps/shop/files.yaml", "whole", ""}}, ""},
@@ -206,6 +227,49 @@ func TestCommitsOfArgoCD(t *testing.T) {
 		"another release":       {[]edit{{"apps/cache.yaml", "helm: {", "helm: {releaseName: store, "}}, "LS102: deleted cache/cache-data 5Gi"},
 	} {
 		t.Run(name, func(t *testing.T) { c.run(t, argo) })
+	}
+}
+
+// sets is a repository whose Applications an ApplicationSet makes.
+func sets() map[string]string {
+	files := argo()
+	files["apps/cache.yaml"] = "{apiVersion: v1, kind: ConfigMap, metadata: {name: cache, namespace: argocd}}\n"
+	files["apps/shop.yaml"] = `apiVersion: argoproj.io/v1alpha1
+kind: ApplicationSet
+metadata: {name: shops, namespace: argocd}
+spec:
+  generators: [{list: {elements: [{name: shop}, {name: store}]}}]
+  template:
+    metadata: {name: "{{name}}"}
+    spec:
+      source: {repoURL: "https://git.example.com/fleet.git", path: shop, targetRevision: HEAD}
+      destination: {server: "https://kubernetes.default.svc", namespace: "{{name}}"}
+`
+	return files
+}
+
+// TestCommitsOfApplicationSets is TestCommits for Applications that are made: Argo CD deletes those that are made no more.
+func TestCommitsOfApplicationSets(t *testing.T) {
+	noMore := edit{"apps/shop.yaml", ", {name: store}", ""}
+	says := func(policy string) edit {
+		return edit{"base:apps/shop.yaml", "  template:", "  syncPolicy: {" + policy + "}\n  template:"}
+	}
+	const gone, left = "deleted store/files 40Gi, left-behind store/data-db-{0..2} 10Gi", "left-behind store/data-db-{0..2} 10Gi, left-behind store/files 40Gi"
+	for name, c := range map[string]pairOfCommits{
+		"nothing":                       {[]edit{{"README.md", "", "hello"}}, ""},
+		"one is made no more":           {[]edit{noMore}, "LS101: " + gone},
+		"and nothing prunes the set":    {[]edit{{"base:root.yaml", "prune: true", "prune: false"}, noMore}, "LS101: " + gone},
+		"and what it deployed stays":    {[]edit{says("preserveResourcesOnDeletion: true"), noMore}, left},
+		"and the set deletes nothing":   {[]edit{says("applicationsSync: create-update"), noMore}, left},
+		"and the set deletes":           {[]edit{says("applicationsSync: create-delete"), noMore}, "LS101: " + gone},
+		"and it has a finalizer itself": {[]edit{{"base:apps/shop.yaml", "metadata: {name: \"{{name}}\"}", "metadata: {name: \"{{name}}\", finalizers: [acme.example/mine]}"}, noMore}, left},
+		"what it is made of is not known any more": {[]edit{{"apps/shop.yaml", "{list: {elements: [{name: shop}, {name: store}]}}", "{clusters: {}}"}},
+			"LS101 LS101: may-be-deleted shop/files 40Gi, may-be-deleted store/files 40Gi, left-behind shop/data-db-{0..2} 10Gi, " + left[:len("left-behind store/data-db-{0..2} 10Gi")]},
+		"the set leaves": {[]edit{{"apps/shop.yaml", "whole", ""}}, "LS101 LS101: deleted shop/files 40Gi, deleted store/files 40Gi, left-behind shop/data-db-{0..2} 10Gi, left-behind store/data-db-{0..2} 10Gi"},
+		"the set leaves, and nothing prunes it": {[]edit{{"base:root.yaml", "prune: true", "prune: false"}, {"apps/shop.yaml", "whole", ""}},
+			"left-behind shop/data-db-{0..2} 10Gi, left-behind shop/files 40Gi, left-behind store/data-db-{0..2} 10Gi, left-behind store/files 40Gi"},
+	} {
+		t.Run(name, func(t *testing.T) { c.run(t, sets) })
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 	"github.com/lockstep-dr/lockstep/pkg/object"
@@ -67,6 +68,8 @@ func (s *scope) fateOf(w *volume, fresh heirs) fate {
 	}
 	return f
 }
+
+var applicationSetKind = schema.GroupKind{Group: "argoproj.io", Kind: "ApplicationSet"}
 
 // ending is what becomes of an object of base.
 type ending struct {
@@ -186,6 +189,9 @@ func (s *scope) ownerGone(o *desired.Owner) ending {
 	if kept := leaves(o); kept != "" {
 		return ending{effect: LeftBehind, why: kept}
 	}
+	if e, known := s.unmade(o); known {
+		return e
+	}
 	parent := s.head.owners[o.Parent]
 	switch {
 	case o.Parent == "":
@@ -203,6 +209,40 @@ func (s *scope) ownerGone(o *desired.Owner) ending {
 		e.why = o.ID + " is gone, and deletes what it deployed: " + e.why
 	}
 	return e
+}
+
+// unmade says what becomes of an Application that an ApplicationSet makes no more; known is false if there is no such set in head: then
+// it goes as the set does.
+func (s *scope) unmade(o *desired.Owner) (_ ending, known bool) {
+	set := s.maker(o)
+	if set == nil {
+		return ending{}, false
+	}
+	name := set.GetKind() + " " + set.GetNamespace() + "/" + set.GetName()
+	if slices.ContainsFunc(s.head.gaps, func(g desired.Gap) bool { return g.Origin == set.Origin }) {
+		return ending{effect: MayBeDeleted, why: name + " was not rendered whole, so that it is not known whether it still makes " + o.ID}, true
+	}
+	switch does, _, _ := unstructured.NestedString(set.Object, "spec", "syncPolicy", "applicationsSync"); does {
+	case "create-only", "create-update":
+		return ending{effect: LeftBehind, why: o.ID + " stays in the cluster: " + name + " deletes none (applicationsSync: " + does + ")"}, true
+	}
+	return ending{effect: Deleted, why: o.ID + " is gone, and deletes what it deployed: " + name + " makes it no more"}, true
+}
+
+// maker is the ApplicationSet of head that made an Application of base; nil if there is none.
+func (s *scope) maker(o *desired.Owner) *desired.Object {
+	if o.Object == nil {
+		return nil
+	}
+	for _, ref := range o.Object.GetOwnerReferences() {
+		for _, set := range s.head.byKind[applicationSetKind] {
+			if ref.Kind == set.GetKind() && ref.Name == set.GetName() && s.head.cluster(set.Owner) == s.base.cluster(o.Parent) &&
+				(o.Object.GetNamespace() == "" || o.Object.GetNamespace() == set.GetNamespace()) {
+				return set
+			}
+		}
+	}
+	return nil
 }
 
 // leaves says why an owner's objects outlive it; empty if they do not.
@@ -323,19 +363,19 @@ func (s *scope) renamedOwner(before, after string) bool {
 	return before != after && s.head.owners[before] == nil && s.base.owners[after] == nil && s.base.owners[before] != nil
 }
 
-// retained says that the volume outlives its claim, for all that Git tells.
+// retained says that a volume of base outlives its claim, for all that Git tells: by the class that it was made with.
 func (s *scope) retained(w *volume) bool {
-	name := w.claim.Spec.StorageClassName
-	if name == nil {
+	if class(w.claim.Spec) == "" {
 		return false
 	}
-	for _, v := range []*view{s.head, s.base} {
-		if class := v.classes[*name]; class != nil {
-			policy, _, _ := unstructured.NestedString(class.Object, "reclaimPolicy")
-			return policy == string(corev1.PersistentVolumeReclaimRetain)
-		}
+	classes := s.base.classesFor(w)
+	if len(classes) == 0 {
+		s.base.unchanged("", w.Owner) // the class may be among what both commits have
 	}
-	return false
+	return len(classes) > 0 && !slices.ContainsFunc(classes, func(o *desired.Object) bool {
+		policy, _, _ := unstructured.NestedString(o.Object, "reclaimPolicy")
+		return policy != string(corev1.PersistentVolumeReclaimRetain)
+	})
 }
 
 // heirs are the new volumes of head that begin empty, by their names and by their namespaces.

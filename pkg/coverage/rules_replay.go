@@ -445,7 +445,7 @@ func (s *scope) missingClasses() {
 	for _, w := range s.head.volumes {
 		name := class(w.claim.Spec)
 		at := inCluster{s.head.cluster(w.Owner), name}
-		if name == "" || open(name) || seen[at] || s.head.classes[name] != nil {
+		if name == "" || open(name) || seen[at] || len(s.head.classesFor(w)) > 0 {
 			continue
 		}
 		has, known := s.clusterHasClass(name)

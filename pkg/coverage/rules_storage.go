@@ -17,18 +17,21 @@ import (
 // These rules look at where data is kept.
 
 func reclaimDelete(s *scope) {
-	used := map[string]int{}
+	used := map[*desired.Object]int{}
 	for _, w := range s.head.volumes {
-		used[class(w.claim.Spec)]++
+		for _, o := range s.head.classesFor(w) {
+			used[o]++
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.head.classes)) {
-		o := s.head.classes[name]
-		policy, set, _ := unstructured.NestedString(o.Object, "reclaimPolicy")
-		if set && policy != string(corev1.PersistentVolumeReclaimDelete) || used[name] == 0 {
-			continue
+		for _, o := range s.head.classes[name] {
+			policy, set, _ := unstructured.NestedString(o.Object, "reclaimPolicy")
+			if set && policy != string(corev1.PersistentVolumeReclaimDelete) || used[o] == 0 {
+				continue
+			}
+			s.find(o, fmt.Sprintf("%d claims use the StorageClass %s, which deletes a volume together with its claim", used[o], name),
+				"set reclaimPolicy: Retain (a class cannot be changed: make a new one), or be sure that every claim is protected")
 		}
-		s.find(o, fmt.Sprintf("%d claims use the StorageClass %s, which deletes a volume together with its claim", used[name], name),
-			"set reclaimPolicy: Retain (a class cannot be changed: make a new one), or be sure that every claim is protected")
 	}
 }
 

@@ -37,7 +37,7 @@ type view struct {
 	policies  map[string][]*policy
 	workloads map[string][]*workload
 	cron      []*workload
-	classes   map[string]*desired.Object
+	classes   map[string][]*desired.Object
 	operated  []operated
 	// protections remembers what was asked before.
 	protections map[*volume]protection
@@ -173,7 +173,7 @@ func newView(s *desired.State) *view {
 	v := &view{byKey: map[object.Key][]*desired.Object{}, byKind: map[schema.GroupKind][]*desired.Object{},
 		protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
-		classes: map[string]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
+		classes: map[string][]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
 	for i := range s.Owners {
 		v.owners[s.Owners[i].ID] = &s.Owners[i]
 	}
@@ -266,7 +266,7 @@ func (v *view) read(o *desired.Object) error {
 		}
 		v.policies[p.Namespace] = append(v.policies[p.Namespace], &policy{o, p.Spec, p, v.runs(p.Spec)})
 	case storagev1.SchemeGroupVersion.WithKind("StorageClass").GroupKind():
-		v.classes[o.GetName()] = o
+		v.classes[o.GetName()] = append(v.classes[o.GetName()], o)
 	}
 	return nil
 }
@@ -387,6 +387,17 @@ func (v *view) cluster(owner string) string {
 		return o.Cluster
 	}
 	return ""
+}
+
+// classesFor are the StorageClasses that Git brings for a volume; several only if the repository does not tell its clusters apart.
+func (v *view) classesFor(w *volume) []*desired.Object {
+	var out []*desired.Object
+	for _, o := range v.classes[class(w.claim.Spec)] {
+		if v.together(o.Owner, w.Owner) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // has says whether an object is deployed beside what the owner deploys.

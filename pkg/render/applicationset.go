@@ -13,6 +13,7 @@ import (
 
 	"github.com/Masterminds/sprig/v3"
 	"github.com/gobwas/glob"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -57,6 +58,7 @@ func (r *Repository) applicationSet(object desired.Object, instance string, pare
 			u.SetAPIVersion(argo + "/v1alpha1")
 			u.SetKind("Application")
 			u.SetNamespace(object.GetNamespace())
+			belongs(u, object.Unstructured)
 			if u.GetName() == "" {
 				gap(errors.New("it makes an Application without a name"))
 				break
@@ -65,6 +67,15 @@ func (r *Repository) applicationSet(object desired.Object, instance string, pare
 		}
 	}
 	return owners
+}
+
+// belongs makes an Application that of its ApplicationSet, as Argo CD does: it is deleted when the set makes it no more, and then deletes
+// what it deployed, unless the set says that this is preserved.
+func belongs(u, set *unstructured.Unstructured) {
+	u.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: set.GetAPIVersion(), Kind: set.GetKind(), Name: set.GetName()}})
+	if len(u.GetFinalizers()) == 0 && !flag(set, "spec", "syncPolicy", "preserveResourcesOnDeletion") {
+		u.SetFinalizers([]string{"resources-finalizer.argocd.argoproj.io"})
+	}
 }
 
 // generation is the making of parameters and of what is filled in with them.

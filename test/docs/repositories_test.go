@@ -47,7 +47,7 @@ var repositories = map[string]repository{
 		map[string]change{
 			"the policy leaves staging":    {"apps/shop/staging/kustomization.yaml", "[../base]", "[../base]\n" + withoutPolicy("shop, namespace: shop"), "LS107 LS107 LS304"},
 			"the database is renamed":      {"apps/shop/base/database.yaml", "StatefulSet\nmetadata:\n  name: database", "StatefulSet\nmetadata:\n  name: postgres", "LS103 LS103 left-behind left-behind"},
-			"the uploads leave production": {"apps/shop/production/uploads.yaml", "spec:", "$patch: delete\nspec:", "LS101 deleted"},
+			"the uploads leave production": {"apps/shop/production/uploads.yaml", "spec:", "$patch: delete\nspec:", "left-behind"},
 			"production moves":             {"apps/shop/production/kustomization.yaml", "resources", "namespace: store\nresources", "LS104 LS104 left-behind left-behind"},
 			"the uploads grow":             {"apps/shop/production/uploads.yaml", "10Gi", "20Gi", ""},
 		},
