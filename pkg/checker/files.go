@@ -37,6 +37,11 @@ func newFilesBelow(all *git.Files, below string) render.Files {
 // Hashes are those of the contents.
 func (f *filesBelow) Hashes() map[string]string { return f.hashes }
 
+// Read gives the first bytes of a file.
+func (f *filesBelow) Read(name string, most int64) ([]byte, error) {
+	return f.Files.Read(path.Join(f.below, name), most)
+}
+
 // Bring writes out files.
 func (f *filesBelow) Bring(names ...string) error {
 	all := make([]string, len(names))

@@ -1,8 +1,10 @@
 package git
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -95,6 +97,15 @@ func TestFilesOfACommitComeWhenTheyAreWanted(t *testing.T) {
 	}
 	sum := BlobHash(int64(len(data)))
 	_, _ = sum.Write(data)
+	if read, err := f.Read("deploy/db.yaml", 1<<20); err != nil || !bytes.Equal(read, data) {
+		t.Errorf("read: %q, %v", read, err)
+	}
+	if read, err := f.Read("deploy/db.yaml", 2); err != nil || !bytes.Equal(read, data[:2]) {
+		t.Errorf("its beginning: %q, %v", read, err)
+	}
+	if _, err := f.Read("none", 5); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that there is not: %v", err)
+	}
 	if got, want := f.Hashes()["deploy/db.yaml"], hex.EncodeToString(sum.Sum(nil)); got != want || len(got) != 40 {
 		t.Errorf("its hash is %q, want %q", got, want)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -21,7 +23,8 @@ import (
 type Files struct {
 	commit, url string
 	writer      *writer
-	hashes      map[string]string
+	// hashes are those of regular files.
+	hashes map[string]string
 	// mu guards what follows, and the repository's reading.
 	mu      sync.Mutex
 	waiting map[string]object.TreeEntry
@@ -58,6 +61,30 @@ func (f *Files) note(e object.TreeEntry, name string) {
 
 // Hashes are those of the contents of all regular files by their paths, with slashes, as BlobHash computes them.
 func (f *Files) Hashes() map[string]string { return f.hashes }
+
+// Read gives the first bytes of a file, at most so many, whether it was brought or not; fs.ErrNotExist if the commit has none.
+func (f *Files) Read(name string, most int64) ([]byte, error) {
+	hash, ok := f.hashes[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	blob, err := object.GetBlob(f.writer.repo.store, plumbing.NewHash(hash))
+	if err != nil {
+		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
+	}
+	in, err := blob.Reader()
+	if err != nil {
+		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
+	}
+	defer in.Close()
+	data, err := io.ReadAll(io.LimitReader(in, most))
+	if err != nil {
+		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
+	}
+	return data, nil
+}
 
 // Bring writes out files that are not yet there. What the commit has not is left out.
 func (f *Files) Bring(names ...string) error {

@@ -9,10 +9,12 @@ import (
 	"sync"
 )
 
-// Files are those of a commit that are written into its root when they are wanted. Its directories are there, and it has no links.
+// Files are those of a commit without links that are written into its root only when they are wanted there. Its directories are there.
 type Files interface {
 	// Hashes are those of the contents by the paths of all files, relative to the root, with slashes.
 	Hashes() map[string]string
+	// Read gives the first bytes of a file, at most so many, wherever it is.
+	Read(name string, most int64) ([]byte, error)
 	// Bring writes out files; what there is not is left out. Several may call it at once.
 	Bring(names ...string) error
 }

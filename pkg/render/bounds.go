@@ -46,9 +46,6 @@ func (fs *guardedFS) read(file string) ([]byte, error) {
 	if data, ok := fs.contents[file]; ok {
 		return data, nil
 	}
-	if err := fs.bring(fs.name(file)); err != nil {
-		return nil, err
-	}
 	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > fs.bounds.file {
 		return nil, tooMuch("has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
 	}
@@ -56,8 +53,8 @@ func (fs *guardedFS) read(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > fs.bounds.file { // through a link
-		return nil, tooMuch("has %d bytes, more than the %d that a file may", len(data), fs.bounds.file)
+	if int64(len(data)) > fs.bounds.file { // through a link, or only so much of it was read
+		return nil, tooMuch("has more bytes than the %d that a file may", fs.bounds.file)
 	}
 	if fs.bounds.all -= int64(len(data)); fs.bounds.all < 0 {
 		return nil, tooMuch("with it more is read than the %d bytes that one build may", defaultBounds.all)

@@ -36,7 +36,7 @@ type guardedFS struct {
 	// over says that the time is over.
 	over   func() error
 	bounds bounds
-	// files bring those that are not yet on disk; nil if all are. The index knows their names.
+	// files read and bring those that are not on disk; nil if all are. The index knows their names.
 	files Files
 	index *index
 	// alone says that no other build runs.

@@ -229,8 +229,12 @@ func lyingIn(file string, objects []desired.Object) []desired.Object {
 
 // readWhole reads a file that a build need not be able to read.
 func (fs *guardedFS) readWhole(name string) ([]byte, error) {
-	if err := fs.bring(name); err != nil {
-		return nil, err
+	if fs.files != nil {
+		data, err := fs.files.Read(name, fs.bounds.file+1)
+		if int64(len(data)) > fs.bounds.file {
+			return nil, tooMuch("it has more bytes than the %d that a file may", fs.bounds.file)
+		}
+		return data, err
 	}
 	file := filepath.Join(fs.root, filepath.FromSlash(name))
 	info, err := os.Lstat(file)
@@ -243,12 +247,15 @@ func (fs *guardedFS) readWhole(name string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// bring has files there before they are read.
-func (fs *guardedFS) bring(names ...string) error {
+// bringFor has there what Flux's generator reads on disk: the kustomization of a directory, or all files if there is none.
+func (fs *guardedFS) bringFor(dir string, kustomized bool) error {
 	if fs.files == nil {
 		return nil
 	}
-	return fs.files.Bring(names...)
+	if kustomized {
+		return fs.files.Bring(fs.index.kustomizationOf[fs.name(dir)]...)
+	}
+	return fs.bringAll(dir)
 }
 
 // bringAll has all files of a directory there, for those that read it on disk.

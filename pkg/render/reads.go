@@ -101,7 +101,7 @@ func (r *Repository) file(name string) string {
 func (r *Repository) guard(over func() error) *guardedFS {
 	fs := &guardedFS{FileSystem: r.fs.FileSystem, over: over, root: r.fs.root, plugins: map[string]bool{}, bounds: r.bounds, files: r.commit.Files, index: r.index}
 	if len(r.index.links) == 0 {
-		fs.FileSystem = &snapshot{FileSystem: r.fs.FileSystem, root: r.fs.root, entries: r.index.entries}
+		fs.FileSystem = &snapshot{FileSystem: r.fs.FileSystem, root: r.fs.root, entries: r.index.entries, files: r.commit.Files, most: r.bounds.file + 1}
 	}
 	return fs
 }

@@ -195,7 +195,7 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	if there && as.Kustomization == nil && as.change == nil && !fs.tracked {
 		return nil
 	}
-	if err := fs.bringAll(dir); err != nil {
+	if err := fs.bringFor(dir, there); err != nil {
 		return err
 	}
 	if !there {

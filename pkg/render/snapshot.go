@@ -15,6 +15,9 @@ type snapshot struct {
 	root string
 	// entries are all files and directories by their absolute paths, with whether they are directories.
 	entries map[string]bool
+	// files are nil if all are on disk; of others no more is read than one byte over the bound.
+	files Files
+	most  int64
 }
 
 // inside is the path cleaned, if it lies in the root.
@@ -64,6 +67,13 @@ func (s *snapshot) ReadFile(path string) ([]byte, error) {
 	}
 	if isDir, there := s.entries[clean]; !there || isDir {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	if s.files != nil {
+		rel, err := filepath.Rel(s.root, clean)
+		if err != nil {
+			return nil, err
+		}
+		return s.files.Read(filepath.ToSlash(rel), s.most)
 	}
 	return os.ReadFile(clean)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -141,6 +142,11 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 	if o.vault.Vault != "" {
 		request.Points = p.pointsFor(o.vault)
 	}
+	if p.Getenv("GOGC") == "" {
+		// Rendering leaves much garbage and keeps little.
+		defer debug.SetGCPercent(debug.SetGCPercent(400))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(checkMemory))
+	}
 	result, err := checker.Check(ctx, request)
 	if err != nil {
 		return couldNotCheck(ctx, err)
@@ -166,6 +172,9 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 	}
 	return nil
 }
+
+// checkMemory is how many bytes Go may have before it looks for garbage more often.
+const checkMemory = 768 << 20
 
 func (p *Program) writeBaseline(r *checker.Result) error {
 	if r.Baseline == "" {
