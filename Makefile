@@ -129,3 +129,7 @@ bench-restore: lab ## Measure restores beside kubectl and a plain copy, on a rea
 .PHONY: bench-scale
 bench-scale: build $(BIN)/cluster ## Measure the controller beside 1,000 policies and 10,000 points on a real API server (14 minutes; BENCH="-policies 50 -rest 10s" is quick).
 	go run ./test/benchscale $(BENCH)
+
+.PHONY: bench-check
+bench-check: build ## Measure `lockstep check --base` on 1,000 applications beside kustomize alone (5 minutes; BENCH="-applications 100 -changed 0,100" is quick).
+	go run ./test/benchcheck -lockstep $(BIN)/lockstep $(BENCH)
