@@ -215,6 +215,9 @@ var secretMakers = []secretMaker{
 	{GroupKind: schema.GroupKind{Group: "rabbitmq.com", Kind: "RabbitmqCluster"}, Suffixes: []string{"-default-user"}},
 }
 
+// servingCert are the annotations by which a Service asks OpenShift for a Secret with its certificate.
+var servingCert = []string{"service.beta.openshift.io/serving-cert-secret-name", "service.alpha.openshift.io/serving-cert-secret-name"}
+
 // names are those of the Secrets that an object of a maker's kind makes; a star at the end stands for anything.
 func (m secretMaker) names(u *unstructured.Unstructured) []string {
 	var out []string
@@ -237,6 +240,14 @@ func (v *view) made() map[object.Name][]string {
 	for _, m := range secretMakers {
 		for _, o := range v.byKind[m.GroupKind] {
 			for _, name := range m.names(o.Unstructured) {
+				at := object.Name{Namespace: o.GetNamespace(), Name: name}
+				out[at] = append(out[at], o.Owner)
+			}
+		}
+	}
+	for _, o := range v.byKind[schema.GroupKind{Kind: "Service"}] {
+		for _, key := range servingCert {
+			if name := o.GetAnnotations()[key]; name != "" {
 				at := object.Name{Namespace: o.GetNamespace(), Name: name}
 				out[at] = append(out[at], o.Owner)
 			}

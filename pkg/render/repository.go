@@ -242,6 +242,7 @@ func (o *owner) render(ctx context.Context) {
 		return cmp.Or(strings.Compare(a.GetKind(), b.GetKind()), strings.Compare(a.GetNamespace(), b.GetNamespace()),
 			strings.Compare(a.GetName(), b.GetName()))
 	})
+	gaps = append(gaps, opaque(objects)...)
 	for i := range gaps {
 		gaps[i].Owner = o.ID
 	}
@@ -249,6 +250,19 @@ func (o *owner) render(ctx context.Context) {
 		gaps = append(gaps, o.gap(err))
 	}
 	o.objects, o.gaps = objects, append(o.gaps, gaps...)
+}
+
+// opaque are the gaps that objects leave of which an operator makes whole applications, by templates or charts of its own.
+func opaque(objects []desired.Object) []desired.Gap {
+	var gaps []desired.Gap
+	for _, o := range objects {
+		switch o.GroupVersionKind().GroupKind().String() {
+		case "ResourceSet.fluxcd.controlplane.io", "HelmChart.helm.cattle.io", "App.kappctrl.k14s.io", "PackageInstall.packaging.carvel.dev":
+			gaps = append(gaps, desired.Gap{Origin: o.Origin, What: o.GetKind() + " " + path.Join(o.GetNamespace(), o.GetName()),
+				Why: "what its operator deploys by it is not rendered"})
+		}
+	}
+	return gaps
 }
 
 // gap says that an owner is not rendered.
