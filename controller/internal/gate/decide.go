@@ -48,8 +48,15 @@ type verdict struct {
 	after time.Duration
 }
 
-// decide says whether what comes may be deployed.
+// decide says whether what comes may be deployed. What was approved and has not begun may not any more when something else comes, for
+// the point before that is of what ran before both.
 func decide(g flux.Gate, found []protection, now time.Time) verdict {
+	v := judge(g, found, now)
+	v.withdraw = v.withdraw || g.Incoming != "" && g.Approved != "" && g.Approved != g.Incoming && g.Approved != g.Attempted
+	return v
+}
+
+func judge(g flux.Gate, found []protection, now time.Time) verdict {
 	switch {
 	case !g.Required || g.Suspended && !g.Restored:
 		// An approval that is kept until somebody closes the gate again, or resumes, would then speak of data that has changed since.

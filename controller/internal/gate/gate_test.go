@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,7 +78,7 @@ func TestGate(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "someone"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "someone"}},
 	}))
-	begin(t, cfg)
+	stop := begin(t, cfg)
 	someone, err := client.New(as(cfg, "someone"), client.Options{Scheme: s})
 	must(t, err)
 	w := &world{t: t, c: c, someone: someone}
@@ -103,7 +104,14 @@ func TestGate(t *testing.T) {
 			test(t, w)
 		})
 	}
+	stop()
+	controller, err := client.NewWithWatch(as(cfg, account), client.Options{Scheme: s})
+	must(t, err)
+	t.Run("deaths", func(t *testing.T) { testDeaths(t, *w, controller) })
 }
+
+// account is the controller's.
+const account = "system:serviceaccount:lockstep-system:lockstep-controller"
 
 func as(cfg *rest.Config, user string) *rest.Config {
 	cfg = rest.CopyConfig(cfg)
@@ -111,13 +119,13 @@ func as(cfg *rest.Config, user string) *rest.Config {
 	return cfg
 }
 
-// begin runs the reconciler with the permissions that are installed with it, and no others.
-func begin(t *testing.T, cfg *rest.Config) {
+// begin runs the reconciler with the permissions that are installed with it, and no others, until it is stopped or the test ends.
+func begin(t *testing.T, cfg *rest.Config) (stop func()) {
 	t.Helper()
 	s, err := setup.Scheme()
 	must(t, err)
 	must(t, scheme.AddToScheme(s))
-	mgr, err := ctrl.NewManager(as(cfg, "system:serviceaccount:lockstep-system:lockstep-controller"), ctrl.Options{
+	mgr, err := ctrl.NewManager(as(cfg, account), ctrl.Options{
 		Scheme: s, Metrics: metricsserver.Options{BindAddress: "0"},
 	})
 	must(t, err)
@@ -126,15 +134,29 @@ func begin(t *testing.T, cfg *rest.Config) {
 		Clock: clock.RealClock{}, Look: 100 * time.Millisecond,
 	}
 	must(t, r.SetupWithManager(mgr))
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the manager ended: %v", err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// uninstall removes what keeps Flux from deploying.
+func (w *world) uninstall() {
+	w.t.Helper()
+	objects, err := manifests.Objects("image")
+	must(w.t, err)
+	for _, o := range objects {
+		if strings.HasPrefix(o.GetKind(), "ValidatingAdmissionPolicy") {
+			must(w.t, w.c.Delete(w.t.Context(), o))
+		}
+	}
 }
 
 // enforced waits until the API server has read the admission policies, which it does a moment after they were made.
