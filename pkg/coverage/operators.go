@@ -2,9 +2,11 @@ package coverage
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -43,6 +45,27 @@ var operators = []operator{
 	{"k8ssandra", schema.GroupKind{Group: "cassandra.datastax.com", Kind: "CassandraDatacenter"}, "cassandra.datastax.com/datacenter"},
 	{"Vitess' operator", schema.GroupKind{Group: "planetscale.com", Kind: "VitessCluster"}, "planetscale.com/cluster"},
 	{"Prometheus' operator", schema.GroupKind{Group: "monitoring.coreos.com", Kind: "Prometheus"}, "operator.prometheus.io/name"},
+}
+
+// claimOf leads to the claim that an object must have for its operator to make volumes; those of other kinds always have some.
+var claimOf = map[schema.GroupKind][]string{
+	{Group: "monitoring.coreos.com", Kind: "Prometheus"}:      {"spec", "storage", "volumeClaimTemplate"},
+	{Group: "databases.spotahome.com", Kind: "RedisFailover"}: {"spec", "redis", "storage", "persistentVolumeClaim"},
+}
+
+// operatedOf says whether an operator makes volumes of an object.
+func operatedOf(o *desired.Object) (operated, bool) {
+	gk := o.GroupVersionKind().GroupKind()
+	if path := claimOf[gk]; path != nil {
+		if _, asks, _ := unstructured.NestedMap(o.Object, path...); !asks {
+			return operated{}, false
+		}
+	}
+	at := slices.IndexFunc(operators, func(by operator) bool { return by.GroupKind == gk })
+	if at < 0 {
+		return operated{}, false
+	}
+	return operated{o, operators[at]}, true
 }
 
 // operated is an object of which an operator makes volumes.

@@ -90,13 +90,16 @@ func TestRules(t *testing.T) {
 		"a client that stays":            {"LS202", podOf("Deployment", "c", container("postgres:16", ", command: [sleep, infinity]")+"}"), ""},
 		"a name like a database's":       {"LS202", podOf("Deployment", "c", container("acme/mongo-express:1", "")+"}"), ""},
 
-		"an agent of nodes":          {"LS203", podOf("DaemonSet", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
-		"a path that is read":        {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x, readOnly: true}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
-		"a socket":                   {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv/s, type: Socket}}]}"), ""},
-		"a path like a system's":     {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /development}}]}"), "warning"},
-		"a volume in a directory":    {"LS203", "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {hostPath: {path: /srv}}\n", "warning"},
-		"an operator without a hook": {"LS204", join(cnpg, protect()), "warning"},
-		"another kind of its name":   {"LS204", "apiVersion: cluster.x-k8s.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: a}\n", ""},
+		"an agent of nodes":              {"LS203", podOf("DaemonSet", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
+		"a path that is read":            {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x, readOnly: true}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
+		"a socket":                       {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv/s, type: Socket}}]}"), ""},
+		"a path like a system's":         {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /development}}]}"), "warning"},
+		"a volume in a directory":        {"LS203", "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {hostPath: {path: /srv}}\n", "warning"},
+		"an operator without a hook":     {"LS204", join(cnpg, protect()), "warning"},
+		"a Prometheus with volumes":      {"LS204", prometheus("{storage: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 10Gi}}}}}}"), "warning"},
+		"a Prometheus with an emptyDir":  {"LS204", prometheus("{storage: {emptyDir: {medium: Memory}}}"), ""},
+		"a Prometheus that says nothing": {"LS204", prometheus("{replicas: 2}"), ""},
+		"another kind of its name":       {"LS204", "apiVersion: cluster.x-k8s.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: a}\n", ""},
 
 		"a digest without tag":             {"LS301", podOf("Deployment", "a", container("a@sha256:00", "")+"}"), ""},
 		"a port that looks like a tag":     {"LS301", podOf("Deployment", "a", container("reg:5000/a", "")+"}"), "warning"},
@@ -347,4 +350,8 @@ func TestMajor(t *testing.T) {
 			t.Errorf("%s is taken for %s", image, d.Name)
 		}
 	}
+}
+
+func prometheus(spec string) string {
+	return "apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\nmetadata: {namespace: shop, name: app}\nspec: " + spec + "\n"
 }

@@ -195,8 +195,8 @@ func newView(s *desired.State) *view {
 		key := object.KeyOf(o.Unstructured)
 		v.byKey[key] = append(v.byKey[key], o)
 		v.byKind[key.GroupKind()] = append(v.byKind[key.GroupKind()], o)
-		if at := slices.IndexFunc(operators, func(by operator) bool { return by.GroupKind == key.GroupKind() }); at >= 0 {
-			v.operated = append(v.operated, operated{o, operators[at]})
+		if d, ok := operatedOf(o); ok {
+			v.operated = append(v.operated, d)
 		}
 		root := v.root(o.Owner)
 		if v.keysOf[root] == nil {
