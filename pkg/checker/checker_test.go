@@ -273,3 +273,20 @@ func TestFilesOfACommitAreFound(t *testing.T) {
 		}
 	}
 }
+
+// Whether a policy protects what changed is asked of everything that may have one: not of what is all in another namespace.
+func TestWhatIsInAnotherNamespaceIsNotAsked(t *testing.T) {
+	for extra, want := range map[string][]string{
+		"": {"Directory one"},
+		"patchesJson6902: [{target: {version: v1, kind: PersistentVolumeClaim, name: data}, patch: '[{\"op\": \"replace\", \"path\": \"/metadata/namespace\", \"value\": \"shop\"}]'}]\n": {},
+	} {
+		r := newRepository(t, map[string]string{
+			"one/kustomization.yaml": "namespace: blog\nresources: [data.yaml]\n" + extra, "one/data.yaml": claim("data"),
+			"two/kustomization.yaml": "namespace: shop\nresources: [more.yaml]\n", "two/more.yaml": claim("more"),
+		})
+		r.write(map[string]string{"two/more.yaml": claim("new")})
+		if got := r.check(Request{Base: "HEAD"}).Document.Unchanged; !slices.Equal(got, want) {
+			t.Errorf("with %q: unchanged %q, want %q", extra, got, want)
+		}
+	}
+}

@@ -433,7 +433,7 @@ func (v *view) unchanged(namespace, owner string) []*desired.Owner {
 
 func (v *view) mayHold(o *desired.Owner, namespace, beside string) bool {
 	t := target(o)
-	return (t == "" || t == namespace) && v.together(o.ID, beside)
+	return (t == "" || namespace == "" || t == namespace) && v.together(o.ID, beside)
 }
 
 // hides says that a gap may be in the place of objects. Where only the values of variables are missing, the objects are there.

@@ -41,6 +41,7 @@ func (r *Repository) kustomization(o *owner) {
 		start = append(start, path.Join(o.dir(), c))
 	}
 	o.reads = r.readsOf(start...)
+	o.Target = cmp.Or(o.Target, r.namespaceOf(o.dir()))
 	o.values = substitutes(o)
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
 		if objects, ok := r.asTheyAre(ctx, o); ok {

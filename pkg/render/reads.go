@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/kustomize/api/types"
 )
@@ -66,16 +67,36 @@ func (r *Repository) readsOf(start ...string) *reads {
 type followed struct {
 	refs []string
 	sure bool
+	// namespace is what all namespaced objects get; empty if it is not known.
+	namespace string
 }
 
 // references are what a kustomization names, and whether that is all.
 func (r *Repository) references(file string) ([]string, bool) {
+	found := r.followed(file)
+	return found.refs, found.sure
+}
+
+// namespaceOf is the one that the kustomization of a directory gives to all namespaced objects; empty if it is not known.
+func (r *Repository) namespaceOf(dir string) string {
+	file := r.kustomizationIn(dir)
+	if file == "" {
+		return ""
+	}
+	return r.followed(file).namespace
+}
+
+func (r *Repository) followed(file string) followed {
 	found, _ := known(r.blobs, "references", r.content(file), func() (followed, error) {
 		var found followed
 		var k types.Kustomization
 		if data, err := r.small(file); err == nil && k.Unmarshal(data) == nil {
 			k.FixKustomization()
-			found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0
+			// What comes after it could change it again; variables are filled in later.
+			if found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0; found.sure &&
+				len(k.Replacements)+len(k.PatchesJson6902)+len(k.Vars) == 0 && !strings.Contains(k.Namespace, "$") { //nolint:staticcheck // still followed
+				found.namespace = k.Namespace
+			}
 			for _, ref := range references(&k) {
 				if ref != "" && len(ref) < 4096 && !isRemote(ref) {
 					found.refs = append(found.refs, ref)
@@ -84,7 +105,7 @@ func (r *Repository) references(file string) ([]string, bool) {
 		}
 		return found, nil
 	})
-	return found.refs, found.sure
+	return found
 }
 
 // content names what a file holds: by its hash, or where that is not known by its place.
