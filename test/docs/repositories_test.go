@@ -123,7 +123,26 @@ func TestRepositoriesAreProtected(t *testing.T) {
 			if !slices.Equal(volumes, r.volumes) {
 				t.Errorf("it has %q", volumes)
 			}
+			tells(t, name, d)
 		})
+	}
+}
+
+// tells wants the table of volumes of the report in the page of the example.
+func tells(t *testing.T, name string, d *report.Document) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join(root, "examples", name, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := report.Write(&out, report.Text, d, report.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(out.String(), "\nVolumes\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	if !strings.Contains(string(page), "Volumes\n"+table+"\n```\n") {
+		t.Errorf("README.md does not show\n%s", table)
 	}
 }
 

@@ -284,6 +284,31 @@ func TestTenAnnotationsOfAKind(t *testing.T) {
 	}
 }
 
+// TestWhatIsFoundInSeveralClustersIsSaidOnce wants one place for what both clusters deploy, with both of them named.
+func TestWhatIsFoundInSeveralClustersIsSaidOnce(t *testing.T) {
+	d := shop()
+	in := d.Findings[0]
+	d.Findings = nil
+	for _, cluster := range []string{"production", "staging"} {
+		in.Owner = "Kustomization flux-system/shop (clusters/" + cluster + ")"
+		d.Findings = append(d.Findings, in)
+	}
+	other := in
+	other.Line++
+	d.Findings = append(d.Findings, other)
+	var out bytes.Buffer
+	if err := Write(&out, Text, d, Options{FailOn: coverage.Error}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(out.String(), in.Message); got != 2 {
+		t.Errorf("two places are told %d times in\n%s", got, &out)
+	}
+	const both = "      in Kustomization flux-system/shop (clusters/production), Kustomization flux-system/shop (clusters/staging)\n"
+	if strings.Count(out.String(), "      in ") != 1 || !strings.Contains(out.String(), both) {
+		t.Errorf("the clusters are not named in\n%s", &out)
+	}
+}
+
 func TestColourOnlyWhereAsked(t *testing.T) {
 	if out := written(t, Text, shop(), Options{}); strings.Contains(out, "\x1b") {
 		t.Error("colours where none were asked for")

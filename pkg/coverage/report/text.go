@@ -63,12 +63,18 @@ func (t *text) findings(d *Document) {
 		rule, _ := coverage.FindRule(first.Rule)
 		t.printf("%s %s %s: %s\n", t.severity(first.Severity), plain(first.Rule), rule.Name, rule.Summary)
 		same := !slices.ContainsFunc(group, func(f coverage.Finding) bool { return f.Fix != first.Fix })
-		for _, f := range group {
+		for len(group) > 0 {
+			f := group[0]
+			owners := alike(group)
+			group = group[len(owners):]
 			at := cmp.Or(place(f.Origin), "-")
 			if f.Gone {
 				at += " (before)"
 			}
 			t.printf("  %s  %s\n      %s\n", t.paint("1", plain(at)), plain(name(f.Object)), plain(f.Message))
+			if named := slices.DeleteFunc(owners, func(id string) bool { return id == "" }); len(owners) > 1 && len(named) > 0 {
+				t.printf("      in %s\n", plain(strings.Join(slices.Compact(named), ", ")))
+			}
 			if !same && f.Fix != "" {
 				t.printf("      fix: %s\n", plain(f.Fix))
 			}
@@ -78,6 +84,19 @@ func (t *text) findings(d *Document) {
 		}
 		t.printf("\n")
 	}
+}
+
+// alike are the owners of the findings at the front that say the same of the same place: what several clusters deploy is found in each.
+func alike(findings []coverage.Finding) []string {
+	var owners []string
+	for _, f := range findings {
+		first := findings[0]
+		if f.Origin != first.Origin || f.Object != first.Object || f.Gone != first.Gone || f.Message != first.Message || f.Fix != first.Fix {
+			break
+		}
+		owners = append(owners, f.Owner)
+	}
+	return owners
 }
 
 // groups are the runs of findings with one rule and severity: they are in that order.
