@@ -23,6 +23,12 @@ func row(kept string) []retention.Verdict {
 	return verdicts
 }
 
+// ahead has the newest point taken while a clock was ahead.
+func ahead(verdicts []retention.Verdict) []retention.Verdict {
+	verdicts[0].Point.Taken = noon.AddDate(1, 0, 0)
+	return verdicts
+}
+
 func ids(m retention.Marks) string {
 	var all []string
 	for _, p := range m.Points {
@@ -116,6 +122,8 @@ func TestNextRefuses(t *testing.T) {
 		{name: "a share is exceeded", verdicts: many, limits: limits, refused: refused},
 		{name: "a few may always go", verdicts: row("kggggg"), limits: limits},
 		{name: "one more than a few", verdicts: row("kgggggg"), limits: limits,
+			refused: "of 7 points 1 would be kept, 6 fewer than before, and only 5 may go at once without a person's word: none is removed"},
+		{name: "one more than a few beside one of a time to come", verdicts: ahead(row("kgggggg")), limits: limits,
 			refused: "of 7 points 1 would be kept, 6 fewer than before, and only 5 may go at once without a person's word: none is removed"},
 		{name: "nothing may", verdicts: row("kg"),
 			refused: "of 2 points 1 would be kept, 1 fewer than before, and only 0 may go at once without a person's word: none is removed"},
