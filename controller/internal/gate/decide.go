@@ -250,14 +250,17 @@ func after(g flux.Gate, p *v1alpha1.ProtectionPolicy) (*request, *v1alpha1.Deplo
 	if err != nil || !p.Spec.OnDeploy.After() || g.Attempted != g.Applied {
 		return nil, nil
 	}
-	last, now := p.Status.LastDeploy, &v1alpha1.Deploy{Revision: g.Applied, Digest: g.Digest}
+	last, now := p.Status.LastDeploy, &v1alpha1.Deploy{Revision: g.Applied, Digest: g.Digest, Number: 1}
+	if last != nil {
+		now.Number += last.Number
+	}
 	switch {
 	case last != nil && last.Revision == g.Applied:
 		return nil, nil
 	case last != nil && g.Digest != "" && last.Digest == g.Digest:
 		return nil, now // another commit, and not one object is another
 	}
-	return &request{policy: p, name: fmt.Sprintf("%s-after-%s", p.Name, short12(commit)), trigger: v1alpha1.TriggerPostDeploy}, now
+	return &request{policy: p, name: fmt.Sprintf("%s-after-%s-%d", p.Name, short12(commit), now.Number), trigger: v1alpha1.TriggerPostDeploy}, now
 }
 
 func short(text string) string {

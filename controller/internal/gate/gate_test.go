@@ -538,7 +538,7 @@ func testAfter(t *testing.T, w world) {
 	w.publish(revision("b"))
 	w.apply(k, revision("b"), "sha256:same")
 	p := w.point("after", 2)
-	if p.Spec.Trigger != v1alpha1.TriggerPostDeploy || p.Name != "after-after-bbbbbbbbbbbb" {
+	if p.Spec.Trigger != v1alpha1.TriggerPostDeploy || p.Name != "after-after-bbbbbbbbbbbb-2" {
 		t.Errorf("the point is %s, %+v", p.Name, p.Spec)
 	}
 	w.publish(revision("c"))
@@ -554,6 +554,9 @@ func testAfter(t *testing.T, w world) {
 	w.publish(revision("d"))
 	w.apply(k, revision("d"), "sha256:other")
 	w.point("after", 3)
+	w.publish(revision("b")) // the branch goes back
+	w.apply(k, revision("b"), "sha256:same")
+	w.point("after", 4)
 }
 
 // testNotGated: a policy that asks for points before each deploy says that nothing waits for them.

@@ -233,6 +233,9 @@ type Deploy struct {
 	// Digest is that of the manifests that were applied, as the engine tells it. A deploy with the same digest changed nothing.
 	// +optional
 	Digest string `json:"digest,omitempty"`
+	// Number counts the deploys that were seen, this one among them: a revision may be deployed again, and is another deploy then.
+	// +optional
+	Number int64 `json:"number,omitempty"`
 }
 
 // VaultRetention is where the retention stands in one vault.
