@@ -73,7 +73,7 @@ test-cluster: ## Run the tests of the test cluster itself, csi-sanity among them
 
 .PHONY: test-e2e
 test-e2e: ## Run the end-to-end tests on real clusters.
-	go test -v -count=1 -timeout 60m ./test/e2e/...
+	go test -v -count=1 -timeout 70m ./test/e2e/...
 
 .PHONY: lab
 lab: build image ## Build everything that the real clusters need (minutes the first time).

@@ -233,7 +233,12 @@ func TestPruneAtOnce(t *testing.T) {
 		}
 	}
 	must(t, w.vault.Forget(t.Context(), s.ID))
+	w.SetFaults(func(storetest.Call) storetest.Fault { // a store that tells some times by the second
+		w.clock.pass(-100 * time.Millisecond)
+		return storetest.Fault{}
+	})
 	r := w.prune(t, volume.PruneOptions{NoOtherSaves: true})
+	w.SetFaults(nil)
 	if left := append(objects(w.Memory, "packs/"), objects(w.Memory, "index/")...); len(left) != 0 || r.Deleted.Objects == 0 {
 		t.Errorf("left %q, %+v", left, r)
 	}
