@@ -344,7 +344,9 @@ func (p *pruning) readClock(ctx context.Context) error {
 
 // old tells whether something is older than the grace time. Without one everything is: stores tell the time of one object by the
 // second, and of a list by less, so that what was just written may seem to be yet to come.
-func (p *pruning) old(t time.Time) bool { return p.options.Grace == 0 || p.now.Sub(t) >= p.options.Grace }
+func (p *pruning) old(t time.Time) bool {
+	return p.options.Grace == 0 || p.now.Sub(t) >= p.options.Grace
+}
 
 // decideCondemned has packs deleted that were condemned long enough ago.
 func (p *pruning) decideCondemned() {
