@@ -321,13 +321,7 @@ func begin(ctx context.Context, head, base render.Commit, o render.Options) (*co
 func (c *comparison) judge(ctx context.Context, in *coverage.Input, d *report.Document) (err error) {
 	same := map[string]bool{}
 	if c.base != nil {
-		before := map[string]string{}
-		for _, o := range c.base.Owners() {
-			before[o.ID] = o.Hash
-		}
-		for _, o := range c.head.Owners() {
-			same[o.ID] = o.Hash != "" && before[o.ID] == o.Hash
-		}
+		same = render.Same(c.base, c.head)
 	}
 	skip := func(o desired.Owner) bool { return same[o.ID] }
 	for {

@@ -72,7 +72,7 @@ func BenchmarkRepository(b *testing.B) {
 		b.Run(fmt.Sprintf("changed=%d/compare", changed), func(b *testing.B) {
 			start := cpu(b)
 			for b.Loop() {
-				before, after, err := Compare(b.Context(), base, head, Options{})
+				before, after, err := compare(b.Context(), base, head)
 				if err != nil || len(before.Owners) != applications+1 || len(after.Gaps) > 0 {
 					b.Fatal(err)
 				}

@@ -178,34 +178,15 @@ func (r *Repository) Render(ctx context.Context, skip func(desired.Owner) bool) 
 	return state, nil
 }
 
-// Compare renders two commits of a repository. Owners that both have, and that deploy the same in both, are skipped in both.
-func Compare(ctx context.Context, base, head Commit, o Options) (*desired.State, *desired.State, error) {
-	if o.Blobs == nil {
-		o.Blobs = contents()
-	}
-	var b, h *Repository
-	group, discovering := errgroup.WithContext(ctx)
-	for to, commit := range map[**Repository]Commit{&b: base, &h: head} {
-		group.Go(func() (err error) {
-			*to, err = Discover(discovering, commit, o)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, nil, err
-	}
-	same := func(other *Repository) func(desired.Owner) bool {
-		return func(o desired.Owner) bool {
-			there, ok := other.owners[o.ID]
-			return ok && o.Hash != "" && there.Hash == o.Hash
+// Same are the IDs of the owners that both have and that deploy the same in both: what one would render for nothing in a comparison.
+func Same(base, head *Repository) map[string]bool {
+	same := map[string]bool{}
+	for id, o := range head.owners {
+		if there := base.owners[id]; there != nil && o.Hash != "" && there.Hash == o.Hash {
+			same[id] = true
 		}
 	}
-	before, err := b.Render(ctx, same(h))
-	if err != nil {
-		return nil, nil, err
-	}
-	after, err := h.Render(ctx, same(b))
-	return before, after, err
+	return same
 }
 
 // renderAll renders owners beside one another, those that are not yet. What one cannot be rendered for is a gap of its own.
