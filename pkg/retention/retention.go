@@ -1,4 +1,4 @@
-// Package retention decides which points of an application are kept and which may go, and when. It is pure: points, tags, runs and
+// Package retention decides which points of an application are kept and which may go, and when. It is pure: points, tags and
 // the time come in as values, and the same values always give the same answer, whatever their order.
 //
 // What a rule keeps does not depend on the time: periods are counted from the points that there are. A clock that is wrong, a
@@ -120,8 +120,6 @@ type Input struct {
 	// Tags are the Git tags of commits. Nil says that they are not known now: then no complete point goes if there are rules about
 	// tags.
 	Tags map[string][]string
-	// Runs are what is known of when something was deployed. What is not known is taken from the points.
-	Runs []Run
 	Now  time.Time
 	// Zone is where hours, days, weeks and months begin; nil is UTC.
 	Zone *time.Location

@@ -190,7 +190,6 @@ func TestRanLonger(t *testing.T) {
 	tests := []struct {
 		name   string
 		points []retention.Point
-		runs   []retention.Run
 		want   []string
 	}{
 		{
@@ -210,25 +209,10 @@ func TestRanLonger(t *testing.T) {
 			want: []string{"Kept: last good", "Kept: ran for at least 432h0m0s", "Kept: ran how long is known from it"},
 		},
 		{
-			name:   "a run that has ended tells it alone",
-			points: []retention.Point{of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-02T00:00:00Z"), "c1", ""), of(good(t, "2026-11-01T12:00:00Z"), "c1", "")},
-			runs:   []retention.Run{{Commit: "c1", From: at(t, "2026-11-01T00:00:00Z"), To: at(t, "2026-11-15T00:00:00Z")}},
-			want:   []string{"Kept: last good", "Kept: ran for at least 336h0m0s", "Goes: no rule keeps it"},
-		},
-		{
-			name:   "the end of a run is not known: it ran until its last point",
-			points: []retention.Point{of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-09T00:00:00Z"), "c1", "")},
-			runs:   []retention.Run{{Commit: "c1", From: at(t, "2026-11-01T00:00:00Z")}},
-			want:   []string{"Kept: last good", "Kept: ran for at least 192h0m0s"},
-		},
-		{
-			name: "deployed twice for a short time each",
+			name: "deployed twice: from the first time to the last",
 			points: []retention.Point{
 				of(good(t, "2026-11-20T00:00:00Z"), "c1", ""), of(good(t, "2026-11-10T00:00:00Z"), "c2", ""), of(good(t, "2026-11-01T00:00:00Z"), "c1", "")},
-			runs: []retention.Run{
-				{Commit: "c1", From: at(t, "2026-11-19T00:00:00Z")}, {Commit: "c2", From: at(t, "2026-11-02T00:00:00Z")},
-				{Commit: "c1", From: at(t, "2026-11-01T00:00:00Z")}},
-			want: []string{"Kept: last good", "Kept: ran for at least 192h0m0s", "Goes: no rule keeps it"},
+			want: []string{"Kept: last good, ran for at least 456h0m0s", "Goes: no rule keeps it", "Kept: ran how long is known from it"},
 		},
 		{
 			name: "what is deployed now: the oldest stays, which will tell",
@@ -246,13 +230,6 @@ func TestRanLonger(t *testing.T) {
 			want: []string{"Kept: of a time to come", "Kept: last good", "Goes: no rule keeps it", "Kept: ran how long will be known from it"},
 		},
 		{
-			name: "since when it is deployed is known without points",
-			points: []retention.Point{
-				of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-18T00:00:00Z"), "c2", ""), of(good(t, "2026-11-16T00:00:00Z"), "c2", "")},
-			runs: []retention.Run{{Commit: "c2", From: at(t, "2026-11-15T00:00:00Z")}},
-			want: []string{"Kept: last good", "Goes: no rule keeps it", "Goes: no rule keeps it"},
-		},
-		{
 			name:   "no longer than wanted",
 			points: []retention.Point{of(good(t, "2026-11-20T00:00:00Z"), "c2", ""), of(good(t, "2026-11-08T00:00:00Z"), "c1", ""), of(good(t, "2026-11-01T00:00:00Z"), "c1", "")},
 			want:   []string{"Kept: last good", "Goes: no rule keeps it", "Goes: no rule keeps it"},
@@ -261,7 +238,7 @@ func TestRanLonger(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			check(t, retention.Input{
-				Rules: retention.Rules{RanLonger: week}, Points: tt.points, Runs: tt.runs, Now: at(t, "2026-11-21T12:00:00Z"),
+				Rules: retention.Rules{RanLonger: week}, Points: tt.points, Now: at(t, "2026-11-21T12:00:00Z"),
 			}, tt.want)
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/store"
 	"github.com/lockstep-dr/lockstep/pkg/store/storetest"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
+	"github.com/lockstep-dr/lockstep/test/seed"
 )
 
 var pruneSoak = flag.Duration("prune-soak", 5*time.Second, "how long each of the tests of prunes beside saves and loads runs")
@@ -189,7 +190,7 @@ func TestPruneBesideAllOnAFaultyStore(t *testing.T) {
 	t.Parallel()
 	s := &soak{world: newWorld(t), faulty: true, prune: volume.PruneOptions{NoOtherSaves: true, Grace: 60 * time.Millisecond, MinLive: 0.8}}
 	s.SetLag(20)
-	random := storetest.Random(uint64(time.Now().UnixNano()), 0.01,
+	random := storetest.Random(seed.First(t), 0.01,
 		storetest.Fault{Err: store.ErrUnavailable},
 		storetest.Fault{Err: store.ErrUnavailable, Done: true},
 		storetest.Fault{Err: store.ErrUnavailable, Keep: 2},

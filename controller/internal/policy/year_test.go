@@ -16,6 +16,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/retention"
+	"github.com/lockstep-dr/lockstep/test/seed"
 )
 
 const (
@@ -214,12 +215,19 @@ func (y *year) retain() {
 	y.marks = step.Marks
 	good := y.good()
 	for _, id := range step.Remove {
-		y.points = slices.DeleteFunc(y.points, func(p v1alpha1.RestorePoint) bool { return p.Name == id })
+		y.points = slices.DeleteFunc(y.points, func(p v1alpha1.RestorePoint) bool {
+			if p.Name == id && id == good && !y.behind(p) {
+				y.Fatalf("%v: the newest good point %s is removed", y.now, id)
+			}
+			return p.Name == id
+		})
 		y.removed++
 	}
-	if good != "" && y.good() != good {
-		y.Fatalf("%v: the newest good point %s was removed", y.now, good)
-	}
+}
+
+// behind says that a clock which was behind dated a point, so that nobody can know how new it is.
+func (y *year) behind(p v1alpha1.RestorePoint) bool {
+	return p.Status.Taken != nil && p.Status.Taken.Time.Before(y.truth[p.Name].Add(-time.Second))
 }
 
 // good is the name of the point with the newest data, really.
@@ -315,11 +323,14 @@ func TestAYear(t *testing.T) {
 	}{{"Europe/Berlin", 12, false}, {"Australia/Lord_Howe", 12, false}, {"America/New_York", 5, true}} {
 		t.Run(tt.zone, func(t *testing.T) {
 			t.Parallel()
-			seed := uint64(time.Now().UnixNano())
-			y := newYear(t, seed, tt.zone, tt.jumps)
+			y := newYear(t, seed.First(t), tt.zone, tt.jumps)
 			y.live(tt.months)
-			t.Logf("seed %d: %d points asked for, %d removed, %d left; %+v", seed, len(y.asked), y.removed, len(y.points), y.done)
-			if len(y.asked) < 150*tt.months || y.removed < 100*tt.months || y.done.restarts == 0 || y.done.outages == 0 || y.done.failures == 0 {
+			t.Logf("%d points asked for, %d removed, %d left; %+v", len(y.asked), y.removed, len(y.points), y.done)
+			removed := 100 * tt.months
+			if tt.jumps { // what a wrong clock dated waits for a person's word
+				removed = 20 * tt.months
+			}
+			if len(y.asked) < 150*tt.months || y.removed < removed || y.done.restarts == 0 || y.done.outages == 0 && !tt.jumps || y.done.failures == 0 {
 				t.Error("next to nothing happened")
 			}
 		})
