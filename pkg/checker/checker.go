@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -44,6 +45,8 @@ type Request struct {
 	// Anew says that the baseline is about to be written, so that none is read.
 	Anew bool
 	Now  time.Time
+	// Limits are what it may take.
+	Limits Limits
 }
 
 // Commit is the one that is judged, with the policies that it deploys. Of a work tree it is the one that is checked out.
@@ -60,13 +63,26 @@ type Result struct {
 	Baseline string
 }
 
-// Check judges. An error means that it could not be judged at all; what could not be rendered is in the document.
-func Check(ctx context.Context, q Request) (_ *Result, err error) {
+// Check judges. An error means that it could not be judged at all; what could not be rendered is in the document. After a LimitError
+// something may still run, and the process should end.
+func Check(ctx context.Context, q Request) (*Result, error) {
 	p, err := open(q.Path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.close()) }()
+	var result *Result
+	err = q.Limits.hold(ctx, func(ctx context.Context) error {
+		var err error
+		result, err = p.check(ctx, q)
+		return err
+	})
+	if err = errors.Join(err, p.close()); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 	d := &report.Document{}
 	head, err := p.head(ctx, q.Head, d)
 	if err != nil {
@@ -129,7 +145,8 @@ type place struct {
 	noGit error
 	// root is the directory to judge, below is where that is in its repository, with slashes; "." for the root.
 	root, below string
-	// scratch is where commits are written out to, files are those of them.
+	// scratch is where commits are written out to, files are those of them. A check that was given up may add to them.
+	mu      sync.Mutex
 	scratch []string
 	files   []*git.Files
 }
@@ -180,6 +197,8 @@ func open(dir string) (*place, error) {
 func (p *place) bare() bool { return p.repository != nil && p.repository.WorkTree() == "" }
 
 func (p *place) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var all []error
 	for _, f := range p.files {
 		all = append(all, f.Close())
@@ -248,16 +267,17 @@ func (p *place) base(ctx context.Context, name string, d *report.Document) (rend
 // writeOut prepares a directory of its own for a commit, and gives that in it which is judged. It must be there in a head; a base
 // without it deploys nothing.
 func (p *place) writeOut(ctx context.Context, commit string, must bool) (render.Commit, error) {
-	dir, err := os.MkdirTemp("", "lockstep-check-")
+	dir, err := p.temporary()
 	if err != nil {
-		return render.Commit{}, fmt.Errorf("making a directory: %w", err)
+		return render.Commit{}, err
 	}
-	p.scratch = append(p.scratch, dir)
 	files, err := p.repository.Files(ctx, commit, dir)
 	if err != nil {
 		return render.Commit{}, err
 	}
+	p.mu.Lock()
 	p.files = append(p.files, files)
+	p.mu.Unlock()
 	// Links on the way would lead elsewhere than the path says.
 	root := dir
 	for _, name := range strings.Split(p.below, "/") {
@@ -270,18 +290,26 @@ func (p *place) writeOut(ctx context.Context, commit string, must bool) (render.
 		case must:
 			return render.Commit{}, fmt.Errorf("the commit has no directory %q", p.below)
 		default:
-			empty, err := os.MkdirTemp("", "lockstep-check-")
-			if err != nil {
-				return render.Commit{}, fmt.Errorf("making a directory: %w", err)
-			}
-			p.scratch = append(p.scratch, empty)
-			return render.Commit{Root: empty}, nil
+			empty, err := p.temporary()
+			return render.Commit{Root: empty}, err
 		}
 	}
 	if files.Whole() {
 		return render.Commit{Root: root}, nil
 	}
 	return render.Commit{Root: root, Files: newFilesBelow(files, p.below)}, nil
+}
+
+// temporary is a directory that is gone when the check is over.
+func (p *place) temporary() (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	dir, err := os.MkdirTemp("", "lockstep-check-")
+	if err != nil {
+		return "", fmt.Errorf("making a directory: %w", err)
+	}
+	p.scratch = append(p.scratch, dir)
+	return dir, nil
 }
 
 // policies are the names of the policies of a state.

@@ -11,8 +11,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
 	"github.com/lockstep-dr/lockstep/cli/internal/kube"
@@ -34,6 +36,8 @@ type checkOptions struct {
 	explain          string
 	live             bool
 	vault            vault.Flags
+	timeout          time.Duration
+	memory           resource.QuantityValue
 }
 
 func (o *checkOptions) addFlags(cmd *cobra.Command) {
@@ -48,6 +52,9 @@ func (o *checkOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.write, "write-baseline", false, "write what is found now into the baseline, and fail on nothing")
 	f.StringVar(&o.explain, "explain", "", "explain a rule, as LS103, with an example and how to mend it, and check nothing")
 	f.BoolVar(&o.live, "live", false, "ask the cluster, too: claims that no policy protects, points that are too old, data that nothing uses")
+	o.memory.Quantity = *resource.NewQuantity(checker.DefaultMemory, resource.BinarySI)
+	f.DurationVar(&o.timeout, "timeout", checker.DefaultTime, "how long the check may take before it gives up")
+	f.Var(&o.memory, "memory", "how much memory the check may hold before it gives up")
 	o.vault.AddFlags(f, false)
 	f.Lookup("vault").Usage = "ask this vault, too, from which points the commit could be restored today: its URL, or the name of a Vault in the cluster"
 	cmd.MarkFlagsMutuallyExclusive("write-baseline", "head")
@@ -132,7 +139,11 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 			p.note("comparing with %s, as the job is of a request to merge into it", o.base)
 		}
 	}
-	request := checker.Request{Path: path, Head: o.head, Base: o.base, Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now()}
+	request := checker.Request{Path: path, Head: o.head, Base: o.base, Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now(),
+		Limits: checker.Limits{Time: o.timeout, Memory: o.memory.Value()}}
+	if o.timeout <= 0 || o.memory.Sign() <= 0 {
+		return fault.New(fault.Usage, "", "--timeout and --memory must be more than nothing")
+	}
 	if o.live {
 		var err error
 		if request.Live, err = p.live(ctx); err != nil {
@@ -200,6 +211,8 @@ func couldNotCheck(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.As(err, new(*checker.LimitError)):
+		hint = "If the repository is as large as that, and you trust it, give the check more: --timeout, --memory"
 	case errors.Is(err, git.ErrRefNotFound), errors.Is(err, git.ErrUnreachable):
 		hint = "In CI, fetch enough of the history, as with fetch-depth: 0 of actions/checkout."
 	}
