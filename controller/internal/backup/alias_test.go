@@ -13,10 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
@@ -69,8 +69,7 @@ func testFuzzy(t *testing.T, w *world) {
 	defer w.plain("files", corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: dir}}, onNode, v1alpha1.ConsistencyFuzzy)()
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("fuzzy-%d", n), "files")
-		k := newKiller(n)
-		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, cleaned)
+		err := w.run((&testenv.Mortal{At: n}).Client(w.c), p, cleaned)
 		if err != nil {
 			w.cluster.step(t.Context())
 			must(t, w.run(w.c, p, cleaned))

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +27,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 
@@ -350,13 +348,12 @@ func testKilled(t *testing.T, w *world) {
 	w.create(single)
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("killed-%d", n), "single")
-		k := newKiller(n)
-		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, cleaned)
+		err := w.run((&testenv.Mortal{At: n}).Client(w.c), p, cleaned)
 		if err == nil {
 			t.Logf("killed after each of %d writes", n-1)
 			return // this one was never killed: all writes have been tried
 		}
-		if !errors.Is(err, errKilled) {
+		if !errors.Is(err, testenv.ErrDead) {
 			t.Fatalf("killed after write %d: %v", n, err)
 		}
 		w.cluster.step(t.Context())
@@ -369,47 +366,6 @@ func testKilled(t *testing.T, w *world) {
 		}
 		d.heldAndFree(t)
 		w.expectNothingLeft()
-	}
-}
-
-var errKilled = errors.New("killed")
-
-// killer lets a number of writes through, the answer to the last of which is lost, and none from then on.
-type killer struct{ left atomic.Int64 }
-
-func newKiller(after int) *killer {
-	k := &killer{}
-	k.left.Store(int64(after))
-	return k
-}
-
-func (k *killer) write(do func() error) error {
-	left := k.left.Add(-1)
-	switch {
-	case left > 0:
-		return do()
-	case left == 0:
-		if err := do(); err != nil {
-			return err
-		}
-	}
-	return errKilled
-}
-
-func (k *killer) funcs() interceptor.Funcs {
-	return interceptor.Funcs{
-		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			return k.write(func() error { return c.Create(ctx, o, opts...) })
-		},
-		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			return k.write(func() error { return c.Delete(ctx, o, opts...) })
-		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			return k.write(func() error { return c.Patch(ctx, o, p, opts...) })
-		},
-		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-			return k.write(func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
-		},
 	}
 }
 

@@ -14,12 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/backup"
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 )
@@ -168,10 +168,10 @@ func testGroupKilled(t *testing.T, w *world) {
 		dies := func(again bool, done func(*v1alpha1.RestorePoint) bool) bool {
 			c := w.c
 			if again {
-				c = interceptor.NewClient(w.c, newKiller(n).funcs())
+				c = (&testenv.Mortal{At: n}).Client(w.c)
 			}
 			err := client.IgnoreNotFound(w.run(c, p, done))
-			if errors.Is(err, errKilled) {
+			if errors.Is(err, testenv.ErrDead) {
 				w.cluster.step(t.Context())
 				must(t, client.IgnoreNotFound(w.run(w.c, p, done)))
 				return true

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/podexec"
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 )
@@ -265,8 +266,12 @@ func testHeldAndKilled(t *testing.T, w *world) {
 	d := w.database(t)
 	p := w.requestOf("held-killed", "held")
 	must(t, w.run(w.c, p, func(p *v1alpha1.RestorePoint) bool { return p.Status.StartedAt != nil }))
-	k := newKiller(0)
-	if err := w.run(interceptor.NewClient(w.c, k.funcs()), p, frozen); !errors.Is(err, errKilled) {
+	dead := interceptor.NewClient(w.c, interceptor.Funcs{
+		SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+			return testenv.ErrDead
+		},
+	})
+	if err := w.run(dead, p, frozen); !errors.Is(err, testenv.ErrDead) {
 		t.Fatal(err)
 	}
 	d.expect(t, "held")

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
 )
@@ -183,10 +184,9 @@ func testAwayAndKilled(t *testing.T, w *world) {
 	a := w.workloads(t)
 	for n := 1; ; n++ {
 		p := w.requestOf(fmt.Sprintf("away-killed-%d", n), "away")
-		k := newKiller(n)
 		taken := func(p *v1alpha1.RestorePoint) bool { return p.Status.Taken != nil }
-		err := w.run(interceptor.NewClient(w.c, k.funcs()), p, taken)
-		if err != nil && !errors.Is(err, errKilled) {
+		err := w.run((&testenv.Mortal{At: n}).Client(w.c), p, taken)
+		if err != nil && !errors.Is(err, testenv.ErrDead) {
 			t.Fatalf("killed after write %d: %v", n, err)
 		}
 		w.cluster.step(t.Context())
