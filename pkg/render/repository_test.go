@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -181,7 +182,7 @@ func TestRepositoryIsWhatFluxBuilds(t *testing.T) {
 	}
 }
 
-// TestRepositoryIsWhatKustomizeBuilds does so for plain directories with kustomize's own build, as kubectl runs it.
+// TestRepositoryIsWhatKustomizeBuilds does so for plain directories, with kustomize's own build and with kubectl's.
 func TestRepositoryIsWhatKustomizeBuilds(t *testing.T) {
 	archive, err := txtar.ParseFile("testdata/repositories/plain-kustomize.txtar")
 	if err != nil {
@@ -191,24 +192,59 @@ func TestRepositoryIsWhatKustomizeBuilds(t *testing.T) {
 	for _, f := range archive.Files {
 		files[f.Name] = string(f.Data)
 	}
-	root := tree(t, files)
-	state := repository(t, root, Options{})
-	for _, o := range state.Owners {
-		options := krusty.MakeDefaultOptions()
-		options.LoadRestrictions = types.LoadRestrictionsNone
-		m, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), filepath.Join(root, o.Path))
-		if err != nil {
-			t.Fatal(err)
+	for _, root := range []string{tree(t, files), "../../examples/kustomize"} {
+		state := repository(t, root, Options{})
+		if len(state.Owners) == 0 {
+			t.Errorf("nothing was found in %s", root)
 		}
-		want, err := convert(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		setNamespaces(want, defaultNamespace)
-		if diff := cmp.Diff(asYAML(t, want), asYAML(t, objectsOf(state, o.ID))); diff != "" || len(want) == 0 {
-			t.Errorf("%s (-kustomize +lockstep):\n%s", o.ID, diff)
+		for name, build := range map[string]func(*testing.T, string) []*unstructured.Unstructured{"kustomize": buildsKustomize, "kubectl": buildsKubectl} {
+			for _, o := range state.Owners {
+				t.Run(name+" "+filepath.Base(root)+" "+o.ID, func(t *testing.T) {
+					want := build(t, filepath.Join(root, o.Path))
+					setNamespaces(want, defaultNamespace)
+					if diff := cmp.Diff(asYAML(t, want), asYAML(t, objectsOf(state, o.ID))); diff != "" || len(want) == 0 {
+						t.Errorf("(-%s +lockstep):\n%s", name, diff)
+					}
+				})
+			}
 		}
 	}
+}
+
+func buildsKustomize(t *testing.T, dir string) []*unstructured.Unstructured {
+	t.Helper()
+	options := krusty.MakeDefaultOptions()
+	options.LoadRestrictions = types.LoadRestrictionsNone
+	m, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := convert(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func buildsKubectl(t *testing.T, dir string) []*unstructured.Unstructured {
+	t.Helper()
+	assets := os.Getenv("KUBEBUILDER_ASSETS")
+	if assets == "" {
+		t.Skip("NOT RUN: KUBEBUILDER_ASSETS names no directory with kubectl; `make test` builds it and sets it")
+	}
+	out, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", "--load-restrictor=LoadRestrictionsNone", dir).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects []*unstructured.Unstructured
+	for _, text := range splitDocuments(out) {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(text, &u.Object); err != nil {
+			t.Fatal(err)
+		}
+		objects = append(objects, u)
+	}
+	return objects
 }
 
 // compare renders what two commits do not have in common, as one who compares them does.
