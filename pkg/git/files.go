@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
@@ -25,8 +24,7 @@ type Files struct {
 	writer      *writer
 	// hashes are those of regular files.
 	hashes map[string]string
-	// mu guards what follows, and the repository's reading.
-	mu      sync.Mutex
+	// waiting are not brought yet; guarded by the repository's reading.
 	waiting map[string]object.TreeEntry
 }
 
@@ -68,8 +66,8 @@ func (f *Files) Read(name string, most int64) ([]byte, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.writer.repo.reading.Lock()
+	defer f.writer.repo.reading.Unlock()
 	blob, err := object.GetBlob(f.writer.repo.store, plumbing.NewHash(hash))
 	if err != nil {
 		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
@@ -88,8 +86,8 @@ func (f *Files) Read(name string, most int64) ([]byte, error) {
 
 // Bring writes out files that are not yet there. What the commit has not is left out.
 func (f *Files) Bring(names ...string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.writer.repo.reading.Lock()
+	defer f.writer.repo.reading.Unlock()
 	for _, name := range names {
 		e, ok := f.waiting[name]
 		if !ok {
@@ -109,8 +107,8 @@ func (f *Files) explain(err error) error {
 
 // Whole says that all files are there, as those of a commit with links are.
 func (f *Files) Whole() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.writer.repo.reading.Lock()
+	defer f.writer.repo.reading.Unlock()
 	return len(f.waiting) == 0
 }
 

@@ -11,9 +11,11 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -23,6 +25,8 @@ import (
 const (
 	// minPrefix is the shortest commit name that is accepted, hashLength that of a full SHA-1 name.
 	minPrefix, hashLength = 7, 40
+	// maxPacks are as many packs as stay open: opening one takes longer than reading a file out of it.
+	maxPacks = 16
 	// maxTagDepth bounds tags of tags.
 	maxTagDepth = 10
 )
@@ -85,7 +89,8 @@ type Options struct {
 type Repository struct {
 	url      string
 	store    *filesystem.Storage
-	remote   *remote // nil for a local repository
+	reading  sync.Mutex // of the files of several commits at once
+	remote   *remote    // nil for a local repository
 	workTree string
 	limits   limits
 }
@@ -140,7 +145,7 @@ func (r *Repository) openLocal(dir string) error {
 	if !ok {
 		return fmt.Errorf("opening %q: %w: not on a filesystem", dir, ErrUnreachable)
 	}
-	r.store = store
+	r.store = filesystem.NewStorageWithOptions(store.Filesystem(), cache.NewObjectLRUDefault(), filesystem.Options{MaxOpenDescriptors: maxPacks})
 	if w, err := repo.Worktree(); err == nil {
 		dir = w.Filesystem.Root()
 		r.workTree = dir
@@ -161,10 +166,10 @@ func (r *Repository) openLocal(dir string) error {
 // "origin", or its own path if it has none.
 func (r *Repository) URL() string { return r.url }
 
-// Close removes what was fetched.
+// Close ends the reading, and removes what was fetched.
 func (r *Repository) Close() error {
 	if r.remote == nil {
-		return nil
+		return r.store.Close()
 	}
 	return os.RemoveAll(r.remote.dir)
 }
