@@ -36,3 +36,17 @@ func BenchmarkCheck(b *testing.B) {
 		Check(Input{Base: base, Head: head, Now: now})
 	}
 }
+
+// BenchmarkPolicies has a namespace with many volumes and many policies with selectors, as nobody but a stranger would write it.
+func BenchmarkPolicies(b *testing.B) {
+	var docs []string
+	for i := range 2000 {
+		name := fmt.Sprintf("n%d", i)
+		docs = append(docs, pvc("shop", name, "labels: {app: db}"),
+			strings.ReplaceAll(protect("schedule: 0 * * * *", "volumes: {selector: {matchLabels: {app: db, name: "+name+"}}}"), "name: shop", "name: "+name))
+	}
+	head := stateOf(b, join(docs...))
+	for b.Loop() {
+		Check(Input{Head: head, Now: now})
+	}
+}

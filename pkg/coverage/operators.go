@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
-	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
 // operator makes the volumes of what it is asked for.
@@ -78,12 +77,8 @@ type operated struct {
 // without a selector takes them for certain, and one with a selector of the operator's label as far as the operator keeps to it.
 func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
 	likely := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: d.GetNamespace(), Name: d.GetName(), Labels: map[string]string{d.by.Label: d.GetName()}}}
-	for _, p := range v.policies[d.GetNamespace()] {
-		if !v.together(p.Owner, d.Owner) {
-			continue
-		}
-		verdicts, err := selection.Select(p.whole, []corev1.PersistentVolumeClaim{likely})
-		if err != nil || len(verdicts) != 1 || !verdicts[0].Taken {
+	for _, p := range v.policiesBeside(d.GetNamespace(), d.Owner) {
+		if p.selector == nil || !p.selector.Takes(&likely) {
 			continue
 		}
 		if p.Spec.Volumes.Selector == nil {

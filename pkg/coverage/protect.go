@@ -7,12 +7,8 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/schedule"
-	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
 // protection is what is known of the protection of one volume.
@@ -35,21 +31,21 @@ func (v *view) protection(w *volume) protection {
 func (v *view) protect(w *volume) protection {
 	namespace := w.claim.Namespace
 	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
-	for _, candidate := range v.policies[namespace] {
-		if !v.together(candidate.Owner, w.Owner) {
-			continue
-		}
-		verdicts, err := selection.Select(candidate.whole, []corev1.PersistentVolumeClaim{*w.claim})
+	var refuses *policy
+	for _, candidate := range v.policiesBeside(namespace, w.Owner) {
 		switch {
-		case err != nil:
-			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), err)
-		case len(verdicts) == 1 && openSelector(candidate) && candidate.Owner != w.Owner:
+		case candidate.invalid != nil:
+			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), candidate.invalid)
+		case candidate.open && candidate.Owner != w.Owner:
 			p.answer, p.why = Unknown, "the selector of the policy "+candidate.GetName()+" has variables whose values are not in the repository"
-		case len(verdicts) == 1 && verdicts[0].Taken:
+		case candidate.selector.Takes(w.claim):
 			p.policies = append(p.policies, candidate)
-		case len(verdicts) == 1 && p.answer == Unprotected:
-			p.why = "the policy " + candidate.GetName() + " does not select it: " + verdicts[0].Why
+		default:
+			refuses = candidate
 		}
+	}
+	if refuses != nil && p.answer == Unprotected {
+		p.why = "the policy " + refuses.GetName() + " does not select it: " + refuses.selector.Judge(*w.claim).Why
 	}
 	if reason, excluded := w.claim.Annotations[v1alpha1.AnnotationExclude]; excluded {
 		if strings.TrimSpace(reason) == "" {
@@ -78,8 +74,19 @@ func (v *view) eachPolicy() []*policy {
 	return out
 }
 
-func openSelector(p *policy) bool {
-	return len(p.Unknown) > 0 && p.Spec.Volumes.Selector != nil && open(metav1.FormatLabelSelector(p.Spec.Volumes.Selector))
+// policiesBeside are those of a namespace that may be in one cluster with what the owner deploys.
+func (v *view) policiesBeside(namespace, owner string) []*policy {
+	key := [2]string{namespace, owner}
+	found, known := v.beside[key]
+	if !known {
+		for _, p := range v.policies[namespace] {
+			if v.together(p.Owner, owner) {
+				found = append(found, p)
+			}
+		}
+		v.beside[key] = found
+	}
+	return found
 }
 
 // best is the policy with the shortest RPO; nil if there is none.

@@ -25,16 +25,18 @@ func unprotectedLive(s *scope) {
 		s.add(Finding{Object: Object{Kind: "Cluster"}, Message: "the cluster was not asked for everything, so that it is not known what is unprotected there: " + missing,
 			Fix: "give the kubeconfig's user the permission to list it"}).detail = missing
 	}
+	var selectors []*selection.Selector
+	for i := range live.Policies {
+		if selector, err := selection.Parse(&live.Policies[i]); err == nil {
+			selectors = append(selectors, selector)
+		}
+	}
 	for i := range live.Claims {
 		claim := &live.Claims[i]
 		if claim.Labels[v1alpha1.LabelManagedBy] == "lockstep" || strings.TrimSpace(claim.Annotations[v1alpha1.AnnotationExclude]) != "" || claim.DeletionTimestamp != nil {
 			continue
 		}
-		taken := slices.ContainsFunc(live.Policies, func(p v1alpha1.ProtectionPolicy) bool {
-			verdicts, err := selection.Select(&p, []corev1.PersistentVolumeClaim{*claim})
-			return err == nil && len(verdicts) == 1 && verdicts[0].Taken
-		})
-		if !taken {
+		if !slices.ContainsFunc(selectors, func(s *selection.Selector) bool { return s.Takes(claim) }) {
 			s.add(Finding{Object: claimObject(claim.Namespace, claim.Name), Message: fmt.Sprintf("the claim %s/%s is in the cluster, and no policy there protects it", claim.Namespace, claim.Name),
 				Fix: "put a ProtectionPolicy that selects it into its namespace, or annotate the claim with " + v1alpha1.AnnotationExclude + " and the reason"})
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/selection"
 )
 
 // view is a State, read.
@@ -34,7 +35,9 @@ type view struct {
 	sets     []*set
 	setOf    map[*desired.Object]*set
 	// policies and workloads are by their namespaces.
-	policies  map[string][]*policy
+	policies map[string][]*policy
+	// beside remembers, by a namespace and an owner, which of them are in one cluster with it.
+	beside    map[[2]string][]*policy
 	workloads map[string][]*workload
 	cron      []*workload
 	classes   map[string][]*desired.Object
@@ -124,8 +127,12 @@ type set struct {
 
 type policy struct {
 	*desired.Object
-	Spec  v1alpha1.ProtectionPolicySpec
-	whole *v1alpha1.ProtectionPolicy
+	Spec v1alpha1.ProtectionPolicySpec
+	// selector is nil if it cannot mean what it says, for which invalid is the reason.
+	selector *selection.Selector
+	invalid  error
+	// open says that the selector has variables whose values are not known.
+	open bool
 	every
 }
 
@@ -171,7 +178,7 @@ func (w *workload) places(claim string) []string {
 
 func newView(s *desired.State) *view {
 	v := &view{byKey: map[object.Key][]*desired.Object{}, byKind: map[schema.GroupKind][]*desired.Object{},
-		protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
+		beside: map[[2]string][]*policy{}, protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
 		classes: map[string][]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
 	for i := range s.Owners {
@@ -264,7 +271,10 @@ func (v *view) read(o *desired.Object) error {
 		if err := convert(o.Unstructured, p); err != nil {
 			return err
 		}
-		v.policies[p.Namespace] = append(v.policies[p.Namespace], &policy{o, p.Spec, p, v.runs(p.Spec)})
+		known := &policy{Object: o, Spec: p.Spec, every: v.runs(p.Spec)}
+		known.selector, known.invalid = selection.Parse(p)
+		known.open = len(o.Unknown) > 0 && p.Spec.Volumes.Selector != nil && open(metav1.FormatLabelSelector(p.Spec.Volumes.Selector))
+		v.policies[p.Namespace] = append(v.policies[p.Namespace], known)
 	case storagev1.SchemeGroupVersion.WithKind("StorageClass").GroupKind():
 		v.classes[o.GetName()] = append(v.classes[o.GetName()], o)
 	}
