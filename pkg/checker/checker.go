@@ -95,9 +95,14 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	in := coverage.Input{Config: config, Now: q.Now, Facts: coverage.Facts{Live: q.Live}}
+	before := in
 	var base render.Commit
 	if q.Base != "" {
 		if base, err = p.base(ctx, q.Base, d); err != nil {
+			return nil, err
+		}
+		if before.Config, err = settingsBefore(base, q.Config, config); err != nil {
 			return nil, err
 		}
 	}
@@ -106,8 +111,7 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := coverage.Input{Config: config, Now: q.Now, Facts: coverage.Facts{Live: q.Live}}
-	if err := c.judge(ctx, &in, d); err != nil {
+	if err := c.judge(ctx, &in, &before, d); err != nil {
 		return nil, err
 	}
 	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, o); err != nil {
@@ -132,6 +136,14 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 		if err := applyBaseline(&d.Report, head.Root, q.Baseline); err != nil {
 			return nil, err
 		}
+	}
+	if len(d.Findings) > 0 && before.Head != nil {
+		if in.Facts.Unstable != nil {
+			if before.Facts.Unstable, err = unstable(ctx, base, before.Head, o); err != nil {
+				return nil, err
+			}
+		}
+		d.Since(coverage.Check(before))
 	}
 	relocate(d, p.below)
 	return result, nil
@@ -345,8 +357,9 @@ func begin(ctx context.Context, head, base render.Commit, o render.Options) (*co
 	return c, nil
 }
 
-// judge renders what is not the same in both commits, and of the rest what the rules ask for, until they ask for no more.
-func (c *comparison) judge(ctx context.Context, in *coverage.Input, d *report.Document) (err error) {
+// judge renders what is not the same in both commits, and of the rest what the rules ask for, until they ask for no more: of head, and,
+// where something is found, of base by itself, in before.
+func (c *comparison) judge(ctx context.Context, in, before *coverage.Input, d *report.Document) (err error) {
 	same := map[string]bool{}
 	if c.base != nil {
 		same = render.Same(c.base, c.head)
@@ -360,10 +373,15 @@ func (c *comparison) judge(ctx context.Context, in *coverage.Input, d *report.Do
 			if in.Base, err = c.base.Render(ctx, skip); err != nil {
 				return err
 			}
+			before.Head = in.Base
 		}
 		d.Report = coverage.Check(*in)
+		wanted := d.Wanted
+		if c.base != nil && len(d.Findings) > 0 {
+			wanted = slices.Concat(wanted, coverage.Check(*before).Wanted)
+		}
 		more := false
-		for _, id := range d.Wanted {
+		for _, id := range wanted {
 			more = more || same[id]
 			delete(same, id)
 		}
@@ -385,6 +403,9 @@ func relocate(d *report.Document, below string) {
 	}
 	for i := range d.Findings {
 		at(&d.Findings[i].Origin)
+	}
+	for i := range d.Existing {
+		at(&d.Existing[i].Origin)
 	}
 	for i := range d.Suppressed {
 		at(&d.Suppressed[i].Origin)

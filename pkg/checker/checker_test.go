@@ -290,3 +290,77 @@ func TestWhatIsInAnotherNamespaceIsNotAsked(t *testing.T) {
 		}
 	}
 }
+
+func existing(result *Result) []string {
+	var all []string
+	for _, f := range result.Document.Existing {
+		all = append(all, f.Rule+" "+f.Object.Name)
+	}
+	return all
+}
+
+func found(result *Result) []string {
+	var all []string
+	for _, f := range result.Document.Findings {
+		all = append(all, f.Rule+" "+f.Object.Name)
+	}
+	return all
+}
+
+func TestWhatTheChangeDoesNotBringIsNotHeldAgainstIt(t *testing.T) {
+	const accepted = "ignore:\n- {rule: LS001, kind: PersistentVolumeClaim, name: data, reason: a cache}\n"
+	cache := strings.ReplaceAll(claim("data"), "{name: data,", "{name: data, annotations: {lockstep.dev/ignore: \"LS001: a cache\"},")
+	for name, tt := range map[string]struct {
+		before, after   map[string]string
+		found, existing []string
+	}{
+		"more of the same": {map[string]string{"deploy/data.yaml": claim("data")}, map[string]string{"deploy/more.yaml": claim("more")},
+			[]string{"LS001 more"}, []string{"LS001 data"}},
+		"another file": {map[string]string{"deploy/data.yaml": claim("data")}, map[string]string{"deploy/data.yaml": "", "deploy/moved.yaml": claim("data")},
+			nil, []string{"LS001 data"}},
+		"another directory, which is another application": {map[string]string{"deploy/data.yaml": claim("data")}, map[string]string{"deploy/data.yaml": "", "new/data.yaml": claim("data")},
+			[]string{"LS001 data"}, nil},
+		"the policy goes": {map[string]string{"deploy/data.yaml": claim("data"), "policies/shop.yaml": policy}, map[string]string{"policies/shop.yaml": ""},
+			[]string{"LS107 data"}, nil},
+		"the reason goes": {map[string]string{"deploy/data.yaml": cache}, map[string]string{"deploy/data.yaml": claim("data")},
+			[]string{"LS001 data"}, nil},
+		"the reason in the configuration goes": {map[string]string{"deploy/data.yaml": claim("data"), ".lockstep.yaml": accepted}, map[string]string{"deploy/data.yaml": claim("data") + "---\n", ".lockstep.yaml": ""},
+			[]string{"LS001 data"}, nil},
+		"a configuration that could not be read is mended": {map[string]string{"deploy/data.yaml": claim("data"), ".lockstep.yaml": "ignore: none\n"}, map[string]string{"deploy/data.yaml": claim("data") + "---\n", ".lockstep.yaml": ""},
+			nil, []string{"LS001 data"}},
+		"the rule is taken more seriously": {map[string]string{"deploy/data.yaml": claim("data"), ".lockstep.yaml": "rules: {LS001: note}\n"}, map[string]string{"deploy/data.yaml": claim("data") + "---\n", ".lockstep.yaml": ""},
+			[]string{"LS001 data"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepository(t, tt.before)
+			base := r.git("rev-parse", "HEAD")
+			r.write(tt.after)
+			result := r.check(Request{Base: base})
+			if got := found(result); !slices.Equal(got, tt.found) {
+				t.Errorf("found: %q", got)
+			}
+			if got := existing(result); !slices.Equal(got, tt.existing) {
+				t.Errorf("existing: %q", got)
+			}
+			// Without a base all of it counts.
+			if got := r.check(Request{}); len(got.Document.Existing) != 0 || len(got.Document.Findings) == 0 {
+				t.Errorf("without a base: %+v", got.Document.Report)
+			}
+		})
+	}
+}
+
+func TestABaselineIsNotOutOfDateWhereNotAllWasJudged(t *testing.T) {
+	r := newRepository(t, map[string]string{"one/data.yaml": strings.ReplaceAll(claim("data"), "namespace: shop", "namespace: blog"), "two/more.yaml": claim("more"), "two/policy.yaml": policy})
+	result := r.check(Request{})
+	r.write(map[string]string{BaselineName: string(coverage.NewBaseline(result.Document.Report).Bytes())})
+	base := r.commit()
+	r.write(map[string]string{"two/other.yaml": claim("other")})
+	if d := r.check(Request{Base: base}).Document; len(d.BaselineGone) != 0 || len(d.Unchanged) != 1 {
+		t.Errorf("gone: %+v; unchanged: %q", d.BaselineGone, d.Unchanged)
+	}
+	r.write(map[string]string{"one/data.yaml": ""})
+	if d := r.check(Request{}).Document; len(d.BaselineGone) != 1 {
+		t.Errorf("gone: %+v", d.BaselineGone)
+	}
+}

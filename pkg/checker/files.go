@@ -71,6 +71,20 @@ func settings(root, file string) (coverage.Config, error) {
 	return coverage.ParseConfig(data)
 }
 
+// settingsBefore are those that base was judged by. One that cannot be read judged nothing: then it is as in head.
+func settingsBefore(base render.Commit, file string, head coverage.Config) (coverage.Config, error) {
+	if file != "" {
+		return head, nil
+	}
+	if err := bring(base, coverage.ConfigName); err != nil {
+		return coverage.Config{}, err
+	}
+	if before, err := settings(base.Root, ""); err == nil {
+		return before, nil
+	}
+	return head, nil
+}
+
 // applyBaseline takes out of the findings what a file knows, or the one in what is judged if there is one.
 func applyBaseline(r *coverage.Report, root, file string) error {
 	data, err := read(root, BaselineName, file)

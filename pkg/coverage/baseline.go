@@ -32,7 +32,7 @@ func NewBaseline(r Report) Baseline {
 		b.Findings = append(b.Findings, Known{Fingerprint: f.Fingerprint, Rule: f.Rule, Object: f.Object, Message: f.Message})
 	}
 	for _, s := range r.Suppressed {
-		if s.By == byBaseline {
+		if s.By == ByBaseline {
 			b.Findings = append(b.Findings, Known{Fingerprint: s.Fingerprint, Rule: s.Rule, Object: s.Object, Message: s.Message})
 		}
 	}
@@ -85,7 +85,7 @@ func (r *Report) Apply(b Baseline) {
 	for _, f := range r.Findings {
 		found[f.Fingerprint] = true
 		if known[f.Fingerprint] {
-			r.Suppressed = append(r.Suppressed, Silenced{Finding: f, By: byBaseline})
+			r.Suppressed = append(r.Suppressed, Silenced{Finding: f, By: ByBaseline})
 		} else {
 			fresh = append(fresh, f)
 		}
@@ -94,9 +94,31 @@ func (r *Report) Apply(b Baseline) {
 	for _, s := range r.Suppressed {
 		found[s.Fingerprint] = true
 	}
+	if len(r.Unchanged) > 0 {
+		return // what was not judged may have them still
+	}
 	for _, k := range b.Findings {
 		if !found[k.Fingerprint] {
 			r.BaselineGone = append(r.BaselineGone, k)
 		}
 	}
+}
+
+// Since moves what base has, too, out of the findings. What has become worse stays: that is what the change brings.
+func (r *Report) Since(base Report) {
+	before := map[string]Severity{}
+	for _, f := range base.Findings {
+		if known, ok := before[f.Fingerprint]; !ok || f.Severity.AtLeast(known) {
+			before[f.Fingerprint] = f.Severity
+		}
+	}
+	fresh := []Finding{}
+	for _, f := range r.Findings {
+		if was, ok := before[f.Fingerprint]; ok && was.AtLeast(f.Severity) {
+			r.Existing = append(r.Existing, f)
+		} else {
+			fresh = append(fresh, f)
+		}
+	}
+	r.Findings = fresh
 }

@@ -5,6 +5,7 @@ package coverage
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
@@ -168,6 +169,8 @@ type Report struct {
 	Wanted     []string   `json:"-"`
 	Replayable Replayable `json:"replayable"`
 	Suppressed []Silenced `json:"suppressed"`
+	// Existing are what is found in base, too: the change does not bring them.
+	Existing []Finding `json:"existing"`
 	// BaselineGone are entries of the baseline that are not found any more.
 	BaselineGone []Known `json:"baselineGone,omitempty"`
 }
@@ -207,16 +210,24 @@ func Check(in Input) Report {
 	return s.report()
 }
 
-// order sorts findings by severity, rule, place and object.
+// order sorts findings by severity, rule, place and object. What merging does to data comes before what is not protected: of a long
+// list people see the beginning.
 func order(a, b Finding) int {
-	return cmp.Or(cmp.Compare(a.Severity.rank(), b.Severity.rank()), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
+	return cmp.Or(cmp.Compare(a.Severity.rank(), b.Severity.rank()), cmp.Compare(later(a), later(b)), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
 		cmp.Compare(a.Object.Namespace, b.Object.Namespace), cmp.Compare(a.Object.Kind, b.Object.Kind), cmp.Compare(a.Object.Name, b.Object.Name),
 		cmp.Compare(a.Object.APIVersion, b.Object.APIVersion), cmp.Compare(a.Message, b.Message), cmp.Compare(a.Owner, b.Owner))
 }
 
-// Values of Silenced.By.
+func later(f Finding) int {
+	if strings.HasPrefix(f.Rule, "LS1") {
+		return 0
+	}
+	return 1
+}
+
+// Values of Silenced.By: who took the responsibility, or where.
 const (
-	byAnnotation    = "annotation"
-	byConfiguration = "configuration"
-	byBaseline      = "baseline"
+	ByAnnotation    = "annotation"
+	ByConfiguration = "configuration"
+	ByBaseline      = "baseline"
 )

@@ -82,7 +82,7 @@ func report(t *testing.T, base, head *desired.State) string {
 // TestFormOfReport: lists are never null, and the names are those that the documentation gives.
 func TestFormOfReport(t *testing.T) {
 	empty, err := json.Marshal(Check(Input{Now: now}))
-	if want := `{"findings":[],"coverage":[],"impact":[],"notRendered":[],"unchanged":[],"replayable":{"answer":"yes","reasons":[]},"suppressed":[]}`; err != nil || string(empty) != want {
+	if want := `{"findings":[],"coverage":[],"impact":[],"notRendered":[],"unchanged":[],"replayable":{"answer":"yes","reasons":[]},"suppressed":[],"existing":[]}`; err != nil || string(empty) != want {
 		t.Errorf("%s, %v", empty, err)
 	}
 	one, err := json.Marshal(check(t, "", pvc("shop", "data")).Findings[0])

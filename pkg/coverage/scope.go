@@ -142,7 +142,7 @@ func (s *scope) replayable(owner string) Replayable {
 
 func (s *scope) report() Report {
 	s.replays = s.replay()
-	r := Report{Findings: []Finding{}, Suppressed: []Silenced{}, Impact: s.impact, NotRendered: append([]desired.Gap{}, s.head.gaps...),
+	r := Report{Findings: []Finding{}, Suppressed: []Silenced{}, Existing: []Finding{}, Impact: s.impact, NotRendered: append([]desired.Gap{}, s.head.gaps...),
 		Replayable: s.replayable(""), Coverage: s.rows(), Unchanged: []string{}}
 	for _, o := range s.head.skipped {
 		r.Unchanged = append(r.Unchanged, o.ID)
@@ -191,21 +191,27 @@ func (s *scope) silenced(f Finding) (by, reason string) {
 	if f.Rule == "LS901" {
 		return "", "" // what says that an opt-out is none must not be opted out of by one
 	}
+	// What base says of an object counts only where the object is gone: who takes a reason away takes it back.
 	for _, view := range []*view{s.head, s.base} {
 		if view == nil {
 			continue
 		}
+		there := false
 		for _, o := range view.byKey[f.Object.key()] {
 			if o.Owner == f.Owner {
 				if reason := annotated(o)[f.Rule]; reason != "" {
-					return byAnnotation, reason
+					return ByAnnotation, reason
 				}
+				there = true
 			}
+		}
+		if there {
+			break
 		}
 	}
 	for _, i := range s.Config.Ignore {
 		if i.fits(f) && !i.expired(s.Now) {
-			return byConfiguration, i.Reason
+			return ByConfiguration, i.Reason
 		}
 	}
 	return "", ""

@@ -58,6 +58,7 @@ func (o *checkOptions) addFlags(cmd *cobra.Command) {
 	o.vault.AddFlags(f, false)
 	f.Lookup("vault").Usage = "ask this vault, too, from which points the commit could be restored today: its URL, or the name of a Vault in the cluster"
 	cmd.MarkFlagsMutuallyExclusive("write-baseline", "head")
+	cmd.MarkFlagsMutuallyExclusive("write-baseline", "base") // it would know only what was judged
 	complete := func(flag string, known []string) {
 		// The error says that the flag does not exist, and it was added above.
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(known, cobra.ShellCompDirectiveNoFileComp))
@@ -92,7 +93,8 @@ replayed. No cluster is needed, nothing of the repository is run, and nothing is
 PATH is a directory of a work tree, which is judged as it lies, with what is not committed, or a bare repository, of which HEAD
 is. Nothing outside of PATH is read. Without PATH it is the whole work tree around the current directory.
 
-With --base the commit is compared with the one from which it has left the base, as a pull request is.
+With --base the commit is compared with the one from which it has left the base, as a pull request is. Then only what the change
+brings fails the check; what was there before is counted.
 
 The exit code is 0 if nothing was found that is as bad as --fail-on says, 1 if something was, and 2 if it could not be checked.`,
 		Example: `  lockstep check
@@ -134,7 +136,7 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 	if !slices.Contains(severities, failOn) {
 		return fault.New(fault.Usage, "", "--fail-on must be one of %s", strings.Join(values(severities), ", "))
 	}
-	if !o.baseSet && o.head == "" {
+	if !o.baseSet && o.head == "" && !o.write {
 		if o.base = baseOfRequest(p.Getenv); o.base != "" {
 			p.note("comparing with %s, as the job is of a request to merge into it", o.base)
 		}
@@ -179,7 +181,11 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 		return couldNotCheck(ctx, fmt.Errorf("writing the report: %w", err))
 	}
 	if d.Fails(failOn) {
-		return fault.New(fault.Failed, "Explain a rule: lockstep check --explain "+d.Findings[0].Rule, "the check found what --fail-on=%s does not let pass", failOn)
+		hint := "Explain a rule: lockstep check --explain " + d.Findings[0].Rule
+		if d.Base == "" && result.Baseline != "" && !slices.ContainsFunc(d.Suppressed, func(s coverage.Silenced) bool { return s.By == coverage.ByBaseline }) {
+			hint += "; to fail only on what is new from now on: lockstep check --write-baseline"
+		}
+		return fault.New(fault.Failed, hint, "the check found what --fail-on=%s does not let pass", failOn)
 	}
 	return nil
 }

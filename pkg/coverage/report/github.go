@@ -17,7 +17,7 @@ func writeGitHub(w io.Writer, d *Document) error {
 	var out bytes.Buffer
 	kinds := map[coverage.Severity]string{coverage.Error: "error", coverage.Warning: "warning", coverage.Note: "notice"}
 	seen := map[coverage.Severity]int{}
-	for _, f := range d.Findings {
+	for _, f := range items(d.Findings) {
 		if seen[f.Severity]++; seen[f.Severity] > maxAnnotations {
 			continue
 		}
@@ -29,7 +29,7 @@ func writeGitHub(w io.Writer, d *Document) error {
 				properties += fmt.Sprintf(",line=%d", f.Line)
 			}
 		}
-		fmt.Fprintf(&out, "::%s %s::%s\n", kinds[f.Severity], properties, data(name(f.Object)+": "+said(f)))
+		fmt.Fprintf(&out, "::%s %s::%s\n", kinds[f.Severity], properties, data(name(f.Object)+": "+f.said()))
 	}
 	for _, s := range []coverage.Severity{coverage.Error, coverage.Warning, coverage.Note} {
 		if more := seen[s] - maxAnnotations; more > 0 {

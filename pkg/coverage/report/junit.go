@@ -51,18 +51,26 @@ func writeJUnit(w io.Writer, d *Document, o Options) error {
 	all := junitSuites{Name: "lockstep check"}
 	for _, rule := range coverage.Rules() {
 		s := junitSuite{Name: rule.ID + " " + rule.Name}
-		for _, f := range d.Findings {
-			if f.Rule != rule.ID {
+		for _, i := range items(d.Findings) {
+			if i.Rule != rule.ID {
 				continue
 			}
-			c := caseOf(rule, f)
-			if o.FailOn != coverage.Off && f.Severity.AtLeast(o.FailOn) {
+			c := caseOf(rule, i.Finding)
+			if o.FailOn != coverage.Off && i.Severity.AtLeast(o.FailOn) {
 				s.Failures++
-				c.Failure = &junitSaid{Type: string(f.Severity), Message: plain(sentence(f.Message)), Text: plain(strings.TrimSpace(place(f.Origin) + " " + said(f)))}
+				c.Failure = &junitSaid{Type: string(i.Severity), Message: plain(i.what()), Text: plain(strings.TrimSpace(place(i.Origin) + " " + i.said()))}
 			} else {
-				c.Out = &junitPlain{Text: plain(string(f.Severity) + ": " + said(f))}
+				c.Out = &junitPlain{Text: plain(string(i.Severity) + ": " + i.said())}
 			}
 			s.Cases = append(s.Cases, c)
+		}
+		for _, i := range items(d.Existing) {
+			if i.Rule == rule.ID {
+				c := caseOf(rule, i.Finding)
+				c.Skipped = &junitSaid{Message: plain("there before the change: " + i.said())}
+				s.Skipped++
+				s.Cases = append(s.Cases, c)
+			}
 		}
 		for _, q := range d.Suppressed {
 			if q.Rule == rule.ID {

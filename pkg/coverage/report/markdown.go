@@ -26,16 +26,21 @@ type page struct {
 
 func markdown(d *Document, o Options) string {
 	p := &page{limit: cmp.Or(o.Limit, MaxSummary) - reserve, blob: o.Blob}
-	heading := "✅ Data is covered"
+	heading := "✅ Nothing new found"
 	switch {
 	case d.Fails(o.FailOn):
 		heading = "❌ Data is at risk"
-	case len(d.Findings) > 0 || len(d.NotRendered) > 0:
+	case d.covered():
+		heading = "✅ Data is covered"
+	case len(d.Findings)+len(d.NotRendered) > 0:
 		heading = "⚠️ Data coverage"
 	}
 	fmt.Fprintf(p, "## %s\n\n`lockstep check`: %s.\n\n", heading, d.verdict())
 	p.impact(d)
 	p.findings(d)
+	p.section("", "\n", min(1, len(d.Existing)), func(int) string {
+		return fmt.Sprintf("**There before**, and not brought by this change: %s.\n", md(d.before()))
+	})
 	p.coverage(d)
 	p.gaps(d)
 	fmt.Fprintf(p, "**Replayable:** %s\n", replayable(d.Replayable.Answer))
@@ -79,11 +84,12 @@ func (p *page) impact(d *Document) {
 }
 
 func (p *page) findings(d *Document) {
-	p.section("### Findings\n\n| | Rule | Where | What | Fix |\n| --- | --- | --- | --- | --- |\n", "\n", len(d.Findings), func(i int) string {
-		f := d.Findings[i]
+	all := items(d.Findings)
+	p.section("### Findings\n\n| | Rule | Where | What | Fix |\n| --- | --- | --- | --- | --- |\n", "\n", len(all), func(i int) string {
+		f := all[i]
 		rule, _ := coverage.FindRule(f.Rule)
 		return fmt.Sprintf("| %s | [%s](%s%s.md)<br>%s | %s<br>%s | %s | %s |\n", f.Severity, md(f.Rule), rulePages, url.PathEscape(f.Rule), rule.Name,
-			p.place(f.Origin, f.Gone), Code(name(f.Object)), md(sentence(f.Message)), md(sentence(f.Fix)))
+			p.place(f.Origin, f.Gone), Code(name(f.Object)), md(f.what()), md(sentence(f.Fix)))
 	})
 }
 

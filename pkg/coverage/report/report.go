@@ -93,16 +93,66 @@ func (d *Document) Fails(on coverage.Severity) bool {
 	return on != coverage.Off && slices.ContainsFunc(d.Findings, func(f coverage.Finding) bool { return f.Severity.AtLeast(on) })
 }
 
-// Count counts the findings of a severity.
+// Count counts the findings of a severity: what several clusters deploy counts once.
 func (d *Document) Count(s coverage.Severity) int {
 	n := 0
-	for _, f := range d.Findings {
-		if f.Severity == s {
+	for _, i := range items(d.Findings) {
+		if i.Severity == s {
 			n++
 		}
 	}
 	return n
 }
+
+// item is a finding with the owners of those that say the same of the same place: what several clusters deploy is found in each, and said
+// once.
+type item struct {
+	coverage.Finding
+	// owners are empty if there is but one.
+	owners []string
+}
+
+func items(findings []coverage.Finding) []item {
+	var all []item
+	for len(findings) > 0 {
+		owners := alike(findings)
+		i := item{Finding: findings[0]}
+		findings = findings[len(owners):]
+		if owners = slices.DeleteFunc(slices.Compact(owners), func(id string) bool { return id == "" }); len(owners) > 1 {
+			i.owners = owners
+		}
+		all = append(all, i)
+	}
+	return all
+}
+
+// alike are the owners of the findings at the front that differ in nothing else.
+func alike(findings []coverage.Finding) []string {
+	var owners []string
+	for _, f := range findings {
+		first := findings[0]
+		if f.Rule != first.Rule || f.Severity != first.Severity || f.Origin != first.Origin || f.Object != first.Object || f.Gone != first.Gone ||
+			f.Message != first.Message || f.Fix != first.Fix {
+			break
+		}
+		owners = append(owners, f.Owner)
+	}
+	return owners
+}
+
+// in names the owners, if there are several.
+func (i item) in() string {
+	if len(i.owners) == 0 {
+		return ""
+	}
+	return "in " + strings.Join(i.owners, ", ")
+}
+
+// what is wrong, in sentences.
+func (i item) what() string { return strings.TrimSpace(sentence(i.Message) + " " + sentence(i.in())) }
+
+// said is what is wrong and what to do, in sentences.
+func (i item) said() string { return strings.TrimSpace(i.what() + " " + sentence(i.Fix)) }
 
 // verdict is the report in a line.
 func (d *Document) verdict() string {
@@ -116,11 +166,21 @@ func (d *Document) verdict() string {
 		}
 	}
 	said := "nothing found"
-	if len(parts) > 0 {
+	switch {
+	case len(parts) > 0:
 		said = strings.Join(parts, ", ")
+	case len(d.Existing) > 0:
+		said = "nothing new found"
+	}
+	var aside []string
+	if n := len(items(d.Existing)); n > 0 {
+		aside = append(aside, fmt.Sprintf("%d there before", n))
 	}
 	if n := len(d.Suppressed); n > 0 {
-		said += fmt.Sprintf(" (%d silenced)", n)
+		aside = append(aside, fmt.Sprintf("%d silenced", n))
+	}
+	if len(aside) > 0 {
+		said += " (" + strings.Join(aside, ", ") + ")"
 	}
 	if n := len(d.Unchanged); n > 0 {
 		said += "; " + count(n, "application is", "applications are") + " the same as before and not judged"
@@ -129,6 +189,45 @@ func (d *Document) verdict() string {
 		said += "; " + count(n, "part was", "parts were") + " not rendered, and nothing is known of " + one(n, "it", "them")
 	}
 	return said
+}
+
+// covered says that nothing is left to wish for: a volume may be without protection where nothing new is found.
+func (d *Document) covered() bool {
+	return len(d.Findings)+len(d.Existing)+len(d.NotRendered)+len(d.Unchanged) == 0 && !slices.ContainsFunc(d.Coverage, func(r coverage.Row) bool {
+		return r.Answer != coverage.Protected && r.Answer != coverage.Excluded
+	})
+}
+
+// tally counts findings by their rules, in the order in which they first come.
+type tally struct {
+	rule  coverage.Rule
+	count int
+	worst coverage.Severity
+}
+
+func tallies(findings []coverage.Finding) []tally {
+	var all []tally
+	for _, i := range items(findings) {
+		at := slices.IndexFunc(all, func(t tally) bool { return t.rule.ID == i.Rule && t.worst == i.Severity })
+		if at < 0 {
+			rule, ok := coverage.FindRule(i.Rule)
+			if !ok {
+				rule.ID = i.Rule
+			}
+			at, all = len(all), append(all, tally{rule: rule, worst: i.Severity})
+		}
+		all[at].count++
+	}
+	return all
+}
+
+// before are the findings that a change did not bring, in a line.
+func (d *Document) before() string {
+	var parts []string
+	for _, t := range tallies(d.Existing) {
+		parts = append(parts, fmt.Sprintf("%s %s (%d)", t.rule.ID, t.rule.Name, t.count))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // replayable is the answer in words.
@@ -209,11 +308,6 @@ func sentence(s string) string {
 		s = string(unicode.ToUpper(first)) + s[size:]
 	}
 	return strings.TrimSuffix(s, ".") + "."
-}
-
-// said is what is wrong and what to do, in sentences.
-func said(f coverage.Finding) string {
-	return strings.TrimSpace(sentence(f.Message) + " " + sentence(f.Fix))
 }
 
 func count(n int, singular, plural string) string {

@@ -45,6 +45,8 @@ func shop() *Document {
 	}
 	silenced := vaults
 	silenced.Object.Name, silenced.Fingerprint = "wiki", "5ca1ab1e"
+	old := open
+	old.Object.Name, old.File, old.Message, old.Fingerprint = "cache", "deploy/shop/cache.yaml", "no policy selects the claim data-cache-0", "01d01d01"
 	return &Document{
 		Head: "1111111111111111111111111111111111111111", WorkTree: true, Base: "2222222222222222222222222222222222222222",
 		Report: coverage.Report{
@@ -64,6 +66,7 @@ func shop() *Document {
 			NotRendered: []desired.Gap{{Owner: "HelmRelease ci/runner", Origin: at("deploy/ci/runner.yaml", 7), What: "chart runner", Why: "it is in another repository"}},
 			Replayable:  coverage.Replayable{Answer: coverage.ReplayNo, Reasons: []string{"chart runner of HelmRelease ci/runner is in another repository"}},
 			Suppressed:  []coverage.Silenced{{Finding: silenced, By: "annotation", Reason: "rebuilt from the sources each night"}},
+			Existing:    []coverage.Finding{old},
 		},
 	}
 }
@@ -83,6 +86,7 @@ func hostile() *Document {
 		NotRendered: []desired.Gap{{Owner: evil, Origin: f.Origin, What: evil, Why: evil}},
 		Replayable:  coverage.Replayable{Answer: coverage.ReplayNo, Reasons: []string{evil}},
 		Suppressed:  []coverage.Silenced{{Finding: f, By: "annotation", Reason: evil}},
+		Existing:    []coverage.Finding{f},
 	}}
 }
 
@@ -296,16 +300,100 @@ func TestWhatIsFoundInSeveralClustersIsSaidOnce(t *testing.T) {
 	other := in
 	other.Line++
 	d.Findings = append(d.Findings, other)
-	var out bytes.Buffer
-	if err := Write(&out, Text, d, Options{FailOn: coverage.Error}); err != nil {
-		t.Fatal(err)
+	for f, said := range map[Format]int{Text: 2, Markdown: 2, GitHub: 2, SARIF: 2, JUnit: 2 * 2} { // JUnit has it as an attribute, too
+		out := written(t, f, d, Options{FailOn: coverage.Error})
+		message := in.Message
+		if f != Text {
+			message = sentence(message)
+		}
+		if f == Markdown {
+			message = md(message)
+		}
+		if got := strings.Count(out, message); got != said {
+			t.Errorf("%s: two places are told %d times in\n%s", f, got, out)
+		}
+		both := "in Kustomization flux-system/shop (clusters/production), Kustomization flux-system/shop (clusters/staging)"
+		if f != Text {
+			both = sentence(both)
+		}
+		if f == Markdown {
+			both = md(both)
+		}
+		if got := strings.Count(out, both); got != said/2 {
+			t.Errorf("%s: the clusters are named %d times in\n%s", f, got, out)
+		}
 	}
-	if got := strings.Count(out.String(), in.Message); got != 2 {
-		t.Errorf("two places are told %d times in\n%s", got, &out)
+	if !strings.Contains(written(t, Text, d, Options{FailOn: coverage.Error}), "\nfailed: 2 errors") {
+		t.Error("they are not counted once")
 	}
-	const both = "      in Kustomization flux-system/shop (clusters/production), Kustomization flux-system/shop (clusters/staging)\n"
-	if strings.Count(out.String(), "      in ") != 1 || !strings.Contains(out.String(), both) {
-		t.Errorf("the clusters are not named in\n%s", &out)
+}
+
+// TestWhatWasThereBefore wants it told, and counted for nothing.
+func TestWhatWasThereBefore(t *testing.T) {
+	d := shop()
+	d.Existing, d.Findings, d.NotRendered, d.Suppressed = d.Findings[:2], nil, nil, nil
+	if d.Fails(coverage.Note) {
+		t.Error("what was there before fails the check")
+	}
+	for f, want := range map[Format]string{
+		Text: "There before\n  LS001 uncovered-volume (2)\n", Markdown: "## ✅ Nothing new found\n\n`lockstep check`: nothing new found (2 there before)", GitHub: "nothing new found (2 there before)",
+		JUnit: `<skipped message="there before the change: No policy`, SARIF: `"baselineState": "unchanged"`, JSON: `"existing": [
+    {`,
+	} {
+		if out := written(t, f, d, Options{FailOn: coverage.Note}); !strings.Contains(out, want) {
+			t.Errorf("%s: lacks %q:\n%s", f, want, out)
+		}
+	}
+}
+
+// TestCovered: nothing is said to be covered because it was known to be open.
+func TestCovered(t *testing.T) {
+	protected := shop().Coverage[:1]
+	for name, tt := range map[string]struct {
+		change func(*Document)
+		want   bool
+	}{
+		"all":                  {func(*Document) {}, true},
+		"left out of policies": {func(d *Document) { d.Coverage[0].Answer = coverage.Excluded }, true},
+		"a silenced volume":    {func(d *Document) { d.Coverage[0].Answer = coverage.Unprotected }, false},
+		"a volume not known":   {func(d *Document) { d.Coverage[0].Answer = coverage.Unknown }, false},
+		"a part not rendered":  {func(d *Document) { d.NotRendered = shop().NotRendered }, false},
+		"a part not judged":    {func(d *Document) { d.Unchanged = []string{"Directory shop"} }, false},
+		"an old finding":       {func(d *Document) { d.Existing = shop().Existing }, false},
+	} {
+		d := &Document{Report: coverage.Report{Coverage: []coverage.Row{protected[0]}}}
+		tt.change(d)
+		if got := strings.HasPrefix(written(t, Markdown, d, Options{FailOn: coverage.Error}), "## ✅ Data is covered\n"); got != tt.want {
+			t.Errorf("%s: covered is %v", name, got)
+		}
+	}
+}
+
+// TestALongTextEndsWithWhatCounts: what fails is told whole, of the rest ten of a rule, and the end has the counts.
+func TestALongTextEndsWithWhatCounts(t *testing.T) {
+	d := many(15)
+	d.Coverage, d.NotRendered, d.Impact = nil, nil, nil
+	for i := range 40 {
+		f := shop().Findings[3]
+		f.Object.Name = fmt.Sprintf("policy-%d", i)
+		d.Findings = append(d.Findings, f)
+	}
+	out := written(t, Text, d, Options{FailOn: coverage.Error})
+	if got := strings.Count(out, "StatefulSet shop/db-"); got != 15 {
+		t.Errorf("%d of 15 that fail are told", got)
+	}
+	if got := strings.Count(out, "ProtectionPolicy blog/policy-"); got != 10 || !strings.Contains(out, "\n  … and 30 more: --format json has them all\n") {
+		t.Errorf("%d of 40 that do not fail are told:\n%s", got, out)
+	}
+	if got := strings.Count(out, "  fix: "); got != 2 {
+		t.Errorf("two fixes are told %d times", got)
+	}
+	const end = "Found\n  15   error     LS001 uncovered-volume   no policy selects the volume\n  40   warning   LS004 no-offsite-copy    the points are in one vault only\n\nfailed: 15 errors, 40 warnings\n"
+	if !strings.HasSuffix(out, end) {
+		t.Errorf("the end is not %q:\n%s", end, out)
+	}
+	if got := strings.Count(written(t, Text, d, Options{FailOn: coverage.Warning}), "ProtectionPolicy blog/policy-"); got != 40 {
+		t.Errorf("%d of 40 that fail are told", got)
 	}
 }
 

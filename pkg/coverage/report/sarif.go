@@ -72,6 +72,8 @@ type (
 		Locations    []sarifLocation    `json:"locations"`
 		Fingerprints map[string]string  `json:"partialFingerprints,omitempty"`
 		Suppressions []sarifSuppression `json:"suppressions"`
+		// BaselineState says whether the commit that it is compared with has it, too.
+		BaselineState string `json:"baselineState,omitempty"`
 	}
 	sarifLocation struct {
 		Physical sarifPhysical  `json:"physicalLocation"`
@@ -121,13 +123,22 @@ func newSARIF(d *Document, o Options) *sarifLog {
 		}
 		run.Invocations[0].Notifications = append(run.Invocations[0].Notifications, n)
 	}
-	for _, f := range d.Findings {
-		run.Results = append(run.Results, result(f, index[f.Rule]))
+	for _, i := range items(d.Findings) {
+		r := result(i, index[i.Rule])
+		if d.Base != "" {
+			r.BaselineState = "new"
+		}
+		run.Results = append(run.Results, r)
+	}
+	for _, i := range items(d.Existing) {
+		r := result(i, index[i.Rule])
+		r.BaselineState = "unchanged"
+		run.Results = append(run.Results, r)
 	}
 	for _, s := range d.Suppressed {
-		r := result(s.Finding, index[s.Rule])
+		r := result(item{Finding: s.Finding}, index[s.Rule])
 		kind := "external"
-		if s.By == "annotation" {
+		if s.By == coverage.ByAnnotation {
 			kind = "inSource"
 		}
 		r.Suppressions = append(r.Suppressions, sarifSuppression{Kind: kind, Status: "accepted", Justification: plain(silencedBy(s))})
@@ -143,9 +154,9 @@ func level(s coverage.Severity) string {
 	return string(s)
 }
 
-func result(f coverage.Finding, rule int) sarifResult {
+func result(f item, rule int) sarifResult {
 	r := sarifResult{
-		RuleID: f.Rule, RuleIndex: rule, Level: level(f.Severity), Message: sarifText{plain(said(f))},
+		RuleID: f.Rule, RuleIndex: rule, Level: level(f.Severity), Message: sarifText{plain(f.said())},
 		Locations: []sarifLocation{{
 			Physical: physical(f.Origin), Logical: []sarifLogical{{FullyQualifiedName: plain(name(f.Object)), Kind: "resource"}},
 		}},

@@ -22,10 +22,12 @@ type text struct {
 func writeText(w io.Writer, d *Document, o Options) error {
 	t := &text{colour: o.Colour}
 	t.impact(d)
-	t.findings(d)
+	t.findings(d, o)
+	t.before(d)
 	t.coverage(d)
 	t.gaps(d)
 	t.replayable(d)
+	t.summary(d)
 	if n := len(d.BaselineGone); n > 0 {
 		t.printf("%s of the baseline %s no more: write it anew with --write-baseline\n\n", count(n, "finding", "findings"), one(n, "is", "are"))
 	}
@@ -33,7 +35,7 @@ func writeText(w io.Writer, d *Document, o Options) error {
 	switch {
 	case d.Fails(o.FailOn):
 		t.printf("%s\n", t.paint("31;1", "failed: "+verdict))
-	case len(d.Findings) == 0 && len(d.NotRendered) == 0:
+	case len(d.Findings)+len(d.NotRendered) == 0:
 		t.printf("%s\n", t.paint("32;1", verdict))
 	default:
 		t.printf("%s\n", t.paint("1", verdict))
@@ -56,62 +58,91 @@ func (t *text) severity(s coverage.Severity) string {
 	return t.paint(map[coverage.Severity]string{coverage.Error: "31;1", coverage.Warning: "33;1"}[s], string(s))
 }
 
-// findings are those of one rule together, with what mends them said once where that is the same for all.
-func (t *text) findings(d *Document) {
-	for group := range groups(d.Findings) {
+// most is how many findings of a rule are told that do not fail the check; those that do are all told.
+const most = 10
+
+// findings are those of one rule together, and among them those that are mended alike.
+func (t *text) findings(d *Document, o Options) {
+	for group := range groups(items(d.Findings), func(a, b item) bool { return a.Rule == b.Rule && a.Severity == b.Severity }) {
 		first := group[0]
 		rule, _ := coverage.FindRule(first.Rule)
 		t.printf("%s %s %s: %s\n", t.severity(first.Severity), plain(first.Rule), rule.Name, rule.Summary)
-		same := !slices.ContainsFunc(group, func(f coverage.Finding) bool { return f.Fix != first.Fix })
-		for len(group) > 0 {
-			f := group[0]
-			owners := alike(group)
-			group = group[len(owners):]
-			at := cmp.Or(place(f.Origin), "-")
-			if f.Gone {
-				at += " (before)"
-			}
-			t.printf("  %s  %s\n      %s\n", t.paint("1", plain(at)), plain(name(f.Object)), plain(f.Message))
-			if named := slices.DeleteFunc(owners, func(id string) bool { return id == "" }); len(owners) > 1 && len(named) > 0 {
-				t.printf("      in %s\n", plain(strings.Join(slices.Compact(named), ", ")))
-			}
-			if !same && f.Fix != "" {
-				t.printf("      fix: %s\n", plain(f.Fix))
+		more := 0
+		if len(group) > most && (o.FailOn == coverage.Off || !first.Severity.AtLeast(o.FailOn)) {
+			group, more = group[:most], len(group)-most
+		}
+		var fixes []string
+		for _, i := range group {
+			if !slices.Contains(fixes, i.Fix) {
+				fixes = append(fixes, i.Fix)
 			}
 		}
-		if same && first.Fix != "" {
-			t.printf("  fix: %s\n", plain(first.Fix))
+		for _, fix := range fixes {
+			for _, i := range group {
+				if i.Fix == fix {
+					t.finding(i)
+				}
+			}
+			if fix != "" {
+				t.printf("  fix: %s\n", plain(fix))
+			}
+		}
+		if more > 0 {
+			t.printf("  … and %d more: --format json has them all\n", more)
 		}
 		t.printf("\n")
 	}
 }
 
-// alike are the owners of the findings at the front that say the same of the same place: what several clusters deploy is found in each.
-func alike(findings []coverage.Finding) []string {
-	var owners []string
-	for _, f := range findings {
-		first := findings[0]
-		if f.Origin != first.Origin || f.Object != first.Object || f.Gone != first.Gone || f.Message != first.Message || f.Fix != first.Fix {
-			break
-		}
-		owners = append(owners, f.Owner)
+func (t *text) finding(i item) {
+	at := cmp.Or(place(i.Origin), "-")
+	if i.Gone {
+		at += " (before)"
 	}
-	return owners
+	t.printf("  %s  %s\n      %s\n", t.paint("1", plain(at)), plain(name(i.Object)), plain(i.Message))
+	if in := i.in(); in != "" {
+		t.printf("      %s\n", plain(in))
+	}
 }
 
-// groups are the runs of findings with one rule and severity: they are in that order.
-func groups(findings []coverage.Finding) func(func([]coverage.Finding) bool) {
-	return func(yield func([]coverage.Finding) bool) {
-		for len(findings) > 0 {
+// groups are the runs of things that belong together.
+func groups[T any](all []T, together func(a, b T) bool) func(func([]T) bool) {
+	return func(yield func([]T) bool) {
+		for len(all) > 0 {
 			n := 1
-			for n < len(findings) && findings[n].Rule == findings[0].Rule && findings[n].Severity == findings[0].Severity {
+			for n < len(all) && together(all[0], all[n]) {
 				n++
 			}
-			if !yield(findings[:n]) {
+			if !yield(all[:n]) {
 				return
 			}
-			findings = findings[n:]
+			all = all[n:]
 		}
+	}
+}
+
+// long is from how many findings on a report ends with a table of them: its beginning is out of sight then.
+const long = 20
+
+func (t *text) summary(d *Document) {
+	all := tallies(d.Findings)
+	if d.Count(coverage.Error)+d.Count(coverage.Warning)+d.Count(coverage.Note) < long {
+		return
+	}
+	t.printf("%s\n", t.paint("1", "Found"))
+	w := tabwriter.NewWriter(t, 0, 0, 3, ' ', 0)
+	for _, a := range all {
+		fmt.Fprintf(w, "  %d\t%s\t%s %s\t%s\n", a.count, a.worst, plain(a.rule.ID), a.rule.Name, a.rule.Summary)
+	}
+	_ = w.Flush() // into memory
+	t.printf("\n")
+}
+
+// before tells what the change did not bring.
+func (t *text) before(d *Document) {
+	if len(d.Existing) > 0 {
+		t.printf("%s\n  %s\n  (the change does not bring these, and they do not fail it; lockstep check without a base shows them)\n\n",
+			t.paint("1", "There before"), plain(d.before()))
 	}
 }
 
