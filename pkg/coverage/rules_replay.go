@@ -386,7 +386,7 @@ func externalSubstitution(s *scope) {
 
 // knownGroups are those of engines: what has objects of these has them.
 var knownGroups = []string{"kustomize.toolkit.fluxcd.io", "source.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io",
-	"image.toolkit.fluxcd.io", "argoproj.io", v1alpha1.GroupVersion.Group}
+	"image.toolkit.fluxcd.io", "fluxcd.controlplane.io", "source.extensions.fluxcd.io", "argoproj.io", v1alpha1.GroupVersion.Group}
 
 func crdOrClassMissing(s *scope) {
 	s.missingKinds()

@@ -45,6 +45,8 @@ type index struct {
 	kustomizations, charts []string
 	// written are the objects of engines as files have them, before any patch.
 	written []desired.Object
+	// synced are those of them that stand for FluxInstances.
+	synced map[*unstructured.Unstructured]bool
 	// byName are those by kind and name.
 	byName map[string][]desired.Object
 	// entries are all files and directories by their absolute paths, with whether they are directories.
@@ -64,7 +66,7 @@ const maxFiles = 500_000
 // newIndex finds what a commit holds. Files are nil if all are on disk.
 func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
 	x := &index{mentions: map[string]bool{}, kustomizationOf: map[string][]string{}, byName: map[string][]desired.Object{}, blobs: blobs}
-	x.entries, x.hashes = map[string]bool{}, map[string]string{}
+	x.entries, x.hashes, x.synced = map[string]bool{}, map[string]string{}, map[*unstructured.Unstructured]bool{}
 	look := x.walk
 	if files != nil {
 		x.hashes = files.Hashes()
@@ -81,6 +83,19 @@ func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
 		if err := x.add(fs, name); err != nil {
 			return nil, err
 		}
+	}
+	for _, w := range x.written {
+		if !isInstance(w.Unstructured) {
+			continue
+		}
+		made, err := synced(w)
+		if err != nil {
+			x.gaps = append(x.gaps, desired.Gap{Origin: w.Origin, What: "FluxInstance " + path.Join(w.GetNamespace(), w.GetName()), Why: "its patches cannot be applied: " + err.Error()})
+		}
+		for _, m := range made {
+			x.synced[m.Unstructured] = true
+		}
+		x.written = append(x.written, made...)
 	}
 	for _, w := range x.written {
 		key := w.GetKind() + "/" + w.GetName()
@@ -285,6 +300,10 @@ func enginesIn(data []byte) []desired.Object {
 		line += bytes.Count(text, []byte("\n"))
 	}
 	return found
+}
+
+func isInstance(u *unstructured.Unstructured) bool {
+	return u.GroupVersionKind().GroupKind().String() == "FluxInstance."+fluxOperator
 }
 
 func isEngine(u *unstructured.Unstructured) bool {

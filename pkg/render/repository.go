@@ -304,8 +304,18 @@ func (r *Repository) add(o *owner) []*owner {
 func (r *Repository) children(parent *owner) []*owner {
 	var found []*owner
 	for _, object := range parent.objects {
-		for _, o := range r.owner(object, parent.instance, parent) {
-			found = append(found, r.add(o)...)
+		all := []desired.Object{object}
+		if isInstance(object.Unstructured) {
+			made, err := synced(object)
+			if err != nil {
+				parent.gaps = append(parent.gaps, desired.Gap{Owner: parent.ID, Origin: object.Origin, What: "FluxInstance " + object.GetName(), Why: "its patches cannot be applied: " + err.Error()})
+			}
+			all = made
+		}
+		for _, object := range all {
+			for _, o := range r.owner(object, parent.instance, parent) {
+				found = append(found, r.add(o)...)
+			}
 		}
 	}
 	return found

@@ -69,17 +69,19 @@ func deploys(u *unstructured.Unstructured) bool {
 	return false
 }
 
-// clusters are Kustomizations that deploy the directory in which they are written: what Flux's bootstrap makes. Where the repository
-// is known by them, their source is it.
+// clusters are Kustomizations that deploy the directory in which they are written: what Flux's bootstrap makes, or what a FluxInstance
+// stands for. Where the repository is known by them, their source is it.
 func (r *Repository) clusters(written []desired.Object) []desired.Object {
 	var found []desired.Object
 	for _, w := range written {
-		if w.GroupVersionKind().Group != fluxKustomize || !within(w.File, cmp.Or(fluxPath(w.Unstructured), ".")) {
-			continue
-		}
 		s := sourceOf(w.Unstructured, "spec", "sourceRef")
 		declared := r.written(s)
-		if s.name != systemName && w.GetName() != systemName && (fluxPath(w.Unstructured) == "" || declared == nil || !r.urls[normalURL(text(declared, "spec", "url"))]) {
+		synced := r.index.synced[w.Unstructured]
+		inside := within(w.File, cmp.Or(fluxPath(w.Unstructured), ".")) || synced && declared != nil && r.urls[normalURL(text(declared, "spec", "url"))]
+		if w.GroupVersionKind().Group != fluxKustomize || !inside {
+			continue
+		}
+		if !synced && s.name != systemName && w.GetName() != systemName && (fluxPath(w.Unstructured) == "" || declared == nil || !r.urls[normalURL(text(declared, "spec", "url"))]) {
 			continue
 		}
 		if declared != nil {
