@@ -90,7 +90,7 @@ func await(g flux.Gate, found []protection, now time.Time) verdict {
 		return late(g, held(g, now, v1alpha1.ReasonNoPolicy, "no ProtectionPolicy is among what it deploys, so that nothing says what to save: "+
 			"add one, or remove the annotations of the gate"), now)
 	}
-	if g.Mixed && savedBefore(g.Attempted, found) {
+	if g.Mixed && savedBefore(g, found) {
 		return approved(v1alpha1.ReasonApproved, fmt.Sprintf("the deploy of %s has not ended, so that what runs is of no one commit; the point before it is the way back",
 			short(g.Attempted)))
 	}
@@ -128,17 +128,40 @@ func await(g flux.Gate, found []protection, now time.Time) verdict {
 	return late(g, v, now)
 }
 
-// savedBefore says that each policy has a point from before the deploy of a revision.
-func savedBefore(text string, found []protection) bool {
-	_, commit, err := revision.Parse(text)
+// savedBefore says that each policy has a point from before the deploy that has not ended. That is the newest of those that were taken before
+// a deploy, if it was before this one; or if this one was to mend another that had not ended either, for which the gate let it in
+// without a point of its own.
+func savedBefore(g flux.Gate, found []protection) bool {
+	_, attempted, err := revision.Parse(g.Attempted)
 	if err != nil {
 		return false
 	}
 	return !slices.ContainsFunc(found, func(p protection) bool {
-		return !slices.ContainsFunc(p.points, func(point v1alpha1.RestorePoint) bool {
-			return point.Spec.PolicyRef.Name == p.policy.Name && point.Spec.Before == commit && conditions.IsReady(&point)
-		})
+		last := lastBefore(p)
+		return last == nil || last.Spec.Before != attempted && (g.Allow || g.Approved != g.Attempted)
 	})
+}
+
+// lastBefore is the newest good point of a policy that was taken before a deploy; nil if there is none, or a newer one tells of a deploy that had
+// no such point.
+func lastBefore(p protection) *v1alpha1.RestorePoint {
+	var last, newest *v1alpha1.RestorePoint
+	for i := range p.points {
+		point := &p.points[i]
+		if point.Spec.PolicyRef.Name != p.policy.Name || !conditions.IsReady(point) || point.Status.Taken == nil || point.Status.Revision == nil {
+			continue
+		}
+		if newest == nil || newest.Status.Taken.Before(point.Status.Taken) {
+			newest = point
+		}
+		if point.Spec.Before != "" && (last == nil || last.Status.Taken.Before(point.Status.Taken)) {
+			last = point
+		}
+	}
+	if last != nil && newest.Status.Revision.Commit != last.Status.Revision.Commit {
+		return nil
+	}
+	return last
 }
 
 const allows = "the annotation " + v1alpha1.AnnotationOnBackupFailure + " allows the deploy without it"

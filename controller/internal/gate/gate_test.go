@@ -272,6 +272,7 @@ func (w *world) point(policy string, n int) *v1alpha1.RestorePoint {
 func (w *world) finish(p *v1alpha1.RestorePoint, failure string) {
 	w.t.Helper()
 	if failure == "" {
+		p.Status.Taken, p.Status.Revision = new(metav1.Now()), &v1alpha1.Revision{Commit: strings.Repeat("a", 40)}
 		conditions.MarkTrue(p, v1alpha1.ConditionReady, v1alpha1.ReasonSucceeded, "done")
 	} else {
 		conditions.MarkStalled(p, v1alpha1.ReasonSaveFailed, "%s", failure)
@@ -503,8 +504,12 @@ func testHalf(t *testing.T, w world) {
 	k.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: metav1.ConditionFalse, Reason: "ReconciliationFailed", LastTransitionTime: metav1.Now()}}
 	must(t, w.c.Status().Update(t.Context(), k))
 	w.publish(revision("c"))
-	w.apply(k, revision("c"), "sha256:c")
+	w.until("Flux may deploy c", func() bool { return w.attempt(k, revision("c")) == nil })
 	w.told(v1alpha1.ReasonApproved, "the deploy of main@bbbbbbb has not ended")
+	// What was to mend it fails half way, too.
+	w.publish(revision("d"))
+	w.apply(k, revision("d"), "sha256:d")
+	w.told(v1alpha1.ReasonApproved, "the deploy of main@ccccccc has not ended")
 	if n := len(w.points("half")); n != 1 {
 		t.Errorf("%d points, want 1", n)
 	}
