@@ -192,7 +192,7 @@ func (r *Repository) applicationSource(ctx context.Context, o *owner, s applicat
 		objects, err := r.helm(ctx, in)
 		return objects, nil, err
 	case s.hasKustomize || !s.hasDirectory && r.kustomizationIn(s.path) != "":
-		return r.build(ctx, As{Path: s.path, Namespace: o.Target, change: func(k map[string]any) error { return kustomizeOptions(r, s, k) }})
+		return r.build(ctx, As{Path: s.path, Namespace: o.Target, change: func(k map[string]any) error { return kustomizeOptions(r, s, k) }}, nil)
 	default:
 		files, gaps, err := r.applicationFiles(s)
 		if err != nil {

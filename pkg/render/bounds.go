@@ -79,6 +79,8 @@ func (fs *guardedFS) boundAll(dir string, flat bool) error {
 			return filepath.SkipDir
 		case entry.IsDir() || filepath.Ext(file) != ".yaml" && filepath.Ext(file) != ".yml":
 			return fs.over()
+		case !fs.sight.sees(fs.name(file)):
+			return nil
 		}
 		if _, err := count.read(file); err != nil && errors.As(err, new(*BoundError)) {
 			fs.refused = &Error{File: fs.name(file), Err: err}

@@ -38,6 +38,8 @@ type install struct {
 	skipCRDs         bool
 	kubeVersion      string
 	apiVersions      []string
+	// sight is what Flux sees of the chart; nil for all.
+	sight *sight
 }
 
 // chartTime is how long one chart may take: its templates are programs.
@@ -45,7 +47,7 @@ const chartTime = 30 * time.Second
 
 // helm renders a chart as `helm template` does, with its hooks, save those that are tests. Nothing is asked of a cluster or of the network.
 func (r *Repository) helm(ctx context.Context, in install) ([]desired.Object, error) {
-	fs := r.guard(ctx.Err)
+	fs := r.guard(ctx.Err).seeing(in.sight)
 	fs.contents, fs.documents = map[string][]byte{}, map[string][]document{}
 	c, err := fs.chart(in.dir, 0)
 	if err != nil {
@@ -240,7 +242,7 @@ func (fs *guardedFS) chartFiles(dir string) ([]*archive.BufferedFile, error) {
 			return err
 		case rules.Ignore(name, info) && entry.IsDir():
 			return filepath.SkipDir
-		case rules.Ignore(name, info) || entry.IsDir():
+		case rules.Ignore(name, info) || entry.IsDir() || !fs.sight.sees(fs.name(file)):
 			return nil
 		}
 		data, err := fs.chartFile(file)

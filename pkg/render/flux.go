@@ -35,12 +35,17 @@ func (r *Repository) kustomization(o *owner) {
 		o.gaps, o.Path = append(o.gaps, o.gap(err)), ""
 		return
 	}
+	if o.sight, err = r.sightOf(o, s); err != nil {
+		o.gaps, o.Path = append(o.gaps, o.gap(err)), ""
+		return
+	}
 	components, _, _ := unstructured.NestedStringSlice(u.Object, "spec", "components")
 	start := []string{o.dir()}
 	for _, c := range components {
 		start = append(start, path.Join(o.dir(), c))
 	}
 	o.reads = r.readsOf(start...)
+	o.reads.unsure = o.reads.unsure || o.sight != nil && o.sight.unsure
 	o.Target = cmp.Or(o.Target, r.namespaceOf(o.dir()))
 	o.values = substitutes(o)
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
@@ -48,7 +53,7 @@ func (r *Repository) kustomization(o *owner) {
 			return objects, nil, nil
 		}
 		as := As{Path: o.dir(), Kustomization: u, Variables: o.values.known, unknown: o.values.unknown()}
-		objects, gaps, err := r.build(ctx, as)
+		objects, gaps, err := r.build(ctx, as, o.sight)
 		return objects, append(gaps, o.values.gaps(o)...), err
 	}
 }
@@ -65,15 +70,19 @@ func (r *Repository) asTheyAre(ctx context.Context, o *owner) ([]desired.Object,
 			return nil, false
 		}
 	}
-	if !r.index.entries[r.file(o.dir())] || len(r.index.links) > 0 || len(below(r.index.kustomizations, o.dir())) > 0 || len(below(r.index.ignores, o.dir())) > 0 {
+	entries := r.index.entries
+	if o.sight != nil {
+		entries = o.sight.entries
+	}
+	if !entries[r.file(o.dir())] || len(r.index.links) > 0 || len(below(r.index.kustomizations, o.dir())) > 0 {
 		return nil, false
 	}
-	fs := r.guard(ctx.Err)
+	fs := r.guard(ctx.Err).seeing(o.sight)
 	var objects []desired.Object
 	var plain []*unstructured.Unstructured
 	seen := map[string]bool{}
 	for _, file := range below(r.index.files, o.dir()) {
-		if ext := path.Ext(file); ext != ".yaml" && ext != ".yml" {
+		if ext := path.Ext(file); ext != ".yaml" && ext != ".yml" || !o.sight.sees(file) {
 			continue
 		}
 		read, err := known(r.blobs, "plain", r.content(file), func() ([]desired.Object, error) {

@@ -39,6 +39,8 @@ type guardedFS struct {
 	// files read and bring those that are not on disk; nil if all are. The index knows their names.
 	files Files
 	index *index
+	// sight is what Flux sees; nil for all.
+	sight *sight
 	// alone says that no other build runs.
 	alone bool
 	// origins are those of the objects that were built, in their order; nil if nobody wants to know.

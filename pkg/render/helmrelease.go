@@ -37,6 +37,11 @@ func (r *Repository) helmRelease(o *owner) {
 		o.gaps = append(o.gaps, o.gap(err))
 		return
 	}
+	s := sourceOf(u, "spec", "chart", "spec", "sourceRef")
+	if o.sight, err = r.sightOf(o, source{s.kind, cmp.Or(s.namespace, o.Namespace), s.name}); err != nil {
+		o.gaps = append(o.gaps, o.gap(err))
+		return
+	}
 	o.Path = strings.Trim(path.Join("/", dir), "/")
 	files, _, _ := unstructured.NestedStringSlice(u.Object, "spec", "chart", "spec", "valuesFiles")
 	o.reads = r.chartReads(o.dir(), files)
@@ -110,12 +115,12 @@ func (r *Repository) release(o *owner, files []string, refs []any) (install, err
 	}
 	in := install{
 		dir: o.dir(), name: cmp.Or(text(u, "spec", "releaseName"), shortName(name)), namespace: o.Target,
-		skipCRDs: text(u, "spec", "install", "crds") == "Skip", kubeVersion: r.options.KubeVersion, values: map[string]any{},
+		skipCRDs: text(u, "spec", "install", "crds") == "Skip", kubeVersion: r.options.KubeVersion, values: map[string]any{}, sight: o.sight,
 	}
 	if len(files) > 0 {
 		in.defaults = map[string]any{}
 		for _, file := range files {
-			data, err := r.small(path.Clean(file))
+			data, err := r.guard(r.fs.over).seeing(o.sight).read(r.file(path.Clean(file)))
 			if err != nil && flag(u, "spec", "chart", "spec", "ignoreMissingValuesFiles") {
 				continue
 			}

@@ -212,11 +212,17 @@ func (fs *guardedFS) generate(dir string, as As) error {
 		return fs.wantOrigins(dir, as)
 	}
 	if !there {
-		ignore := []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}
+		hidden, ignore := "", []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}
 		if as.Flat {
 			ignore = append(ignore, "/*/")
 		}
-		generator = kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(strings.Join(ignore, ","), ",", "\n"), engine)
+		if fs.sight != nil {
+			if fs.hasKustomization(dir) {
+				return errors.New("its kustomization is left out by a .sourceignore or the source")
+			}
+			hidden = "\n" + strings.Join(fs.sight.patternsFor(fs.name(dir)), "\n")
+		}
+		generator = kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(strings.Join(ignore, ","), ",", "\n")+hidden, engine)
 	}
 	data, file, _, err := generator.GenerateManifest(dir)
 	if err != nil {

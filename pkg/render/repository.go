@@ -51,6 +51,8 @@ type Repository struct {
 	// branches are those of the clusters' own sources.
 	branches map[string]bool
 	blobs    *Blobs
+	// sights are by what sources ignore.
+	sights map[string]*sight
 	// declared are the ConfigMaps and Secrets in files.
 	declared sync.Map
 	bounds   bounds
@@ -64,6 +66,8 @@ type owner struct {
 	// recipe renders it; nil if it cannot be.
 	recipe recipe
 	reads  *reads
+	// sight is what Flux sees of the repository; nil for all.
+	sight *sight
 	values *values
 	// nested says that it may deploy further owners.
 	nested, done bool
@@ -80,7 +84,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, bounds: defaultBounds}
+	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, sights: map[string]*sight{}, bounds: defaultBounds}
 	if r.blobs = o.Blobs; r.blobs == nil {
 		r.blobs = contents()
 	}
@@ -113,7 +117,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 		return nil, err
 	}
 	for _, o := range r.owners {
-		o.Hash = r.hash(o.reads, o.Kind, o.Path, o.Target, o.specification(), o.values.hashed())
+		o.Hash = r.hash(o.reads, o.Kind, o.Path, o.Target, o.specification(), o.values.hashed(), o.sight.hashed())
 	}
 	r.unreached()
 	return r, nil
@@ -252,8 +256,8 @@ func (o *owner) gap(err error) desired.Gap {
 }
 
 // build renders a directory with the origins of its objects.
-func (r *Repository) build(ctx context.Context, as As) ([]desired.Object, []desired.Gap, error) {
-	fs := r.guard(ctx.Err)
+func (r *Repository) build(ctx context.Context, as As, sight *sight) ([]desired.Object, []desired.Gap, error) {
+	fs := r.guard(ctx.Err).seeing(sight)
 	dir, err := fs.directory(as.Path)
 	if err != nil {
 		return nil, nil, &Error{File: as.Path, Err: err}

@@ -175,13 +175,28 @@ func (r *Repository) unreached() {
 		for p := w.File; p != "." && !read; p = path.Dir(p) {
 			read = files[p]
 		}
-		if !read && !files["."] {
+		if r.leftOut(w.File) {
+			r.gaps = append(r.gaps, desired.Gap{
+				Origin: w.Origin, What: fmt.Sprintf("%s %s", w.GetKind(), path.Join(w.GetNamespace(), w.GetName())),
+				Why: "a .sourceignore or the source leaves its file out, so that it is not deployed",
+			})
+		} else if !read && !files["."] {
 			r.gaps = append(r.gaps, desired.Gap{
 				Origin: w.Origin, What: fmt.Sprintf("%s %s", w.GetKind(), path.Join(w.GetNamespace(), w.GetName())),
 				Why: "nothing that is deployed from the repository leads to it",
 			})
 		}
 	}
+}
+
+// leftOut says that no source of Flux has a file.
+func (r *Repository) leftOut(file string) bool {
+	for _, s := range r.sights {
+		if s.sees(file) {
+			return false
+		}
+	}
+	return len(r.sights) > 0
 }
 
 // directories are what is deployed if no engine does: kustomizations that no other refers to, and

@@ -1,0 +1,121 @@
+package render
+
+import (
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fluxcd/pkg/sourceignore"
+	"github.com/fluxcd/pkg/sourceignore/gitignore"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/konfig"
+)
+
+// sight is what an artifact of Flux has of the repository, where .sourceignore files or the source leave files out. Links are in none.
+type sight struct {
+	// id is equal for those that leave out the same in the same repository.
+	id string
+	// entries are as in an index.
+	entries map[string]bool
+	// hidden are the files that are left out.
+	hidden map[string]bool
+	// unsure says that kustomizations are among them, so that directories may be other than they seem.
+	unsure bool
+}
+
+// sees says whether a file of the repository is in the artifact.
+func (s *sight) sees(name string) bool { return s == nil || !s.hidden[name] }
+
+// hashed is empty if all is seen.
+func (s *sight) hashed() string {
+	if s == nil {
+		return ""
+	}
+	return s.id
+}
+
+// seeing leaves out of a file system what is not seen.
+func (fs *guardedFS) seeing(s *sight) *guardedFS {
+	if s == nil {
+		return fs
+	}
+	fs.sight = s
+	fs.FileSystem = &snapshot{FileSystem: fs.FileSystem, root: fs.root, entries: s.entries, files: fs.files, most: fs.bounds.file + 1}
+	return fs
+}
+
+// sightOf is that of a source; nil if all is seen.
+func (r *Repository) sightOf(o *owner, s source) (*sight, error) {
+	var ignore string
+	for _, w := range r.index.byName[s.kind+"/"+s.name] {
+		if w.GroupVersionKind().Group == fluxSource && (w.GetNamespace() == "" || w.GetNamespace() == s.namespace) &&
+			(ignore == "" || o.instance != "" && within(w.File, o.instance)) {
+			ignore, _, _ = unstructured.NestedString(w.Object, "spec", "ignore")
+		}
+	}
+	if len(r.index.ignores) == 0 && ignore == "" {
+		return nil, nil
+	}
+	if known, ok := r.sights[ignore]; ok {
+		return known, nil
+	}
+	found, err := r.look(ignore)
+	if err == nil {
+		r.sights[ignore] = found
+	}
+	return found, err
+}
+
+// look leaves out what source-controller does: with patterns of its own a source has those, and none of Flux's for other tools' files.
+func (r *Repository) look(ignore string) (*sight, error) {
+	patterns := sourceignore.VCSPatterns(nil)
+	id := ignore
+	for _, file := range slices.Sorted(slices.Values(r.index.ignores)) {
+		data, err := r.small(file)
+		if err != nil {
+			return nil, &Error{File: file, Err: err}
+		}
+		id += "\x00" + file + "\x00" + string(data)
+		var domain []string
+		if dir := path.Dir(file); dir != "." {
+			domain = strings.Split(dir, "/")
+		}
+		patterns = append(patterns, sourceignore.ReadPatterns(strings.NewReader(string(data)), domain)...)
+	}
+	matcher := gitignore.NewMatcher(append(patterns, sourceignore.ReadPatterns(strings.NewReader(ignore), nil)...))
+	s := &sight{id: hexSum(id), entries: map[string]bool{r.fs.root: true}, hidden: map[string]bool{}}
+	for _, name := range r.index.names {
+		if err := r.fs.over(); err != nil {
+			return nil, err
+		}
+		if matcher.Match(strings.Split(name, "/"), false) {
+			s.hidden[name] = true
+			s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
+			continue
+		}
+		file := r.file(name)
+		s.entries[file] = false
+		for dir := filepath.Dir(file); !s.entries[dir]; dir = filepath.Dir(dir) {
+			s.entries[dir] = true
+		}
+	}
+	for _, link := range r.index.links {
+		s.hidden[link] = true
+	}
+	return s, nil
+}
+
+// patternsFor leave out of a directory what is not seen, for who goes by the disk.
+func (s *sight) patternsFor(dir string) []string {
+	var patterns []string
+	for _, name := range slices.Sorted(maps.Keys(s.hidden)) {
+		if ext := path.Ext(name); within(name, dir) && (ext == ".yaml" || ext == ".yml") {
+			patterns = append(patterns, "/"+escaped.Replace(strings.TrimPrefix(strings.TrimPrefix(name, strings.TrimPrefix(dir, ".")), "/")))
+		}
+	}
+	return patterns
+}
+
+var escaped = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
