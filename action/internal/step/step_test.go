@@ -176,7 +176,7 @@ func (r *runner) commands() []string {
 	return found
 }
 
-const madePoint = `{"kind": "RestorePoint", "metadata": {"name": "shop-1", "namespace": "shop"}, "spec": {"policyRef": {"name": "shop"}, "trigger": "Manual", "before": "` + headCommit + `"},
+const madePoint = `{"kind": "RestorePoint", "metadata": {"name": "shop-1", "namespace": "shop"}, "spec": {"policyRef": {"name": "shop"}, "trigger": "PreDeploy", "before": "` + headCommit + `"},
  "status": {"id": "20260301-040000-1a2b3c4d", "revision": {"repository": "https://git.example.com/shop.git", "commit": "` + baseCommit + `", "path": "deploy", "tree": "t"},
  "startedAt": "2026-03-01T04:00:00Z", "completedAt": "2026-03-01T04:01:30Z", "copies": [{"vault": "primary"}, {"vault": "offsite"}],
  "volumes": [{"claim": "data", "bytes": 1024}, {"claim": "log", "bytes": 1}]}}`

@@ -109,8 +109,12 @@ func (p *Program) askForPoint(ctx context.Context, c *kube.Cluster, policy strin
 	return p.createPoint(ctx, c, c.Namespace, policy, o.before)
 }
 
-// createPoint makes a RestorePoint by hand.
+// createPoint makes a RestorePoint. One before a commit is what a deploy asked for.
 func (p *Program) createPoint(ctx context.Context, c client.Client, namespace, policy, before string) (*v1alpha1.RestorePoint, error) {
+	trigger := v1alpha1.TriggerManual
+	if before != "" {
+		trigger = v1alpha1.TriggerPreDeploy
+	}
 	point := &v1alpha1.RestorePoint{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:    namespace,
@@ -118,7 +122,7 @@ func (p *Program) createPoint(ctx context.Context, c client.Client, namespace, p
 			Labels:       map[string]string{v1alpha1.LabelPolicy: policy},
 		},
 		Spec: v1alpha1.RestorePointSpec{
-			PolicyRef: v1alpha1.PolicyReference{Name: policy}, Trigger: v1alpha1.TriggerManual, Before: before,
+			PolicyRef: v1alpha1.PolicyReference{Name: policy}, Trigger: trigger, Before: before,
 		},
 	}
 	if err := c.Create(ctx, point); err != nil {

@@ -252,6 +252,8 @@ func testBackup(t *testing.T, c *testCluster) {
 		return nil
 	})
 
+	c.run(t, "backup", "shop", "-n", ns, "--before", commit, "-o", "json").want(t, fault.Done, `"trigger": "PreDeploy"`, `"before": "`+commit+`"`)
+	c.run(t, "backup", "shop", "-n", ns, "-o", "json").want(t, fault.Done, `"trigger": "Manual"`)
 	c.run(t, "backup", "shop", "-n", ns, "--before", commit).want(t, fault.Done,
 		"made RestorePoint backup/shop-", "volume data", "Saved",
 		"point 20260102-030405-aaaaaaaa of commit 0123456", "(v1.0.0): 1 volume, 3.0 MiB (1.0 MiB new in the vault), in 40 s")

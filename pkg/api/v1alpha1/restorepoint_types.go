@@ -27,7 +27,7 @@ type Revision struct {
 type Trigger string
 
 const (
-	// TriggerManual says that a person or a pipeline asked.
+	// TriggerManual says that a person asked, or a pipeline that names no deploy.
 	TriggerManual Trigger = "Manual"
 	// TriggerSchedule says that the policy's schedule asked.
 	TriggerSchedule Trigger = "Schedule"
