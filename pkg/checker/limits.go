@@ -38,7 +38,14 @@ func (l Limits) hold(ctx context.Context, run func(context.Context) error) error
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("lockstep fails at what is in the repository: %v: please report it", p)
+			}
+		}()
+		done <- run(ctx)
+	}()
 	most := cmp.Or(l.Memory, DefaultMemory)
 	end := time.NewTimer(cmp.Or(l.Time, DefaultTime))
 	defer end.Stop()

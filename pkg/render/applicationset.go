@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/Masterminds/sprig/v3"
 	"github.com/gobwas/glob"
@@ -359,16 +361,21 @@ func (g *generation) text(s string, params map[string]any) (string, error) {
 	}
 	maps.Copy(funcs, boundedFuncs())
 	funcs["normalize"] = normalName
-	t, err := template.New("").Funcs(funcs).Option(g.options...).Parse(s)
-	if err != nil {
-		return "", fmt.Errorf("its template does not parse: %w", err)
-	}
-	var out bytes.Buffer
-	if err := t.Execute(&limited{&out}, params); err != nil {
-		return "", fmt.Errorf("its template cannot be filled in: %w", err)
-	}
-	return out.String(), nil
+	return inTime(context.Background(), fillTime, func() (string, error) {
+		t, err := template.New("").Funcs(funcs).Option(g.options...).Parse(s)
+		if err != nil {
+			return "", fmt.Errorf("its template does not parse: %w", err)
+		}
+		var out bytes.Buffer
+		if err := t.Execute(&limited{&out}, params); err != nil {
+			return "", fmt.Errorf("its template cannot be filled in: %w", err)
+		}
+		return out.String(), nil
+	})
 }
+
+// fillTime is how long one text of an ApplicationSet may take.
+const fillTime = 5 * time.Second
 
 // limited ends a template that writes too much.
 type limited struct{ to *bytes.Buffer }

@@ -88,13 +88,21 @@ func chartValues(c *chart.Chart, in install) (common.Values, error) {
 	return util.ToRenderValuesWithSchemaValidation(c, in.values, options, capabilities, true)
 }
 
-// templates runs the templates of a chart. One that does not end is left behind when the time is over.
+// templates runs the templates of a chart.
 func templates(ctx context.Context, c *chart.Chart, values common.Values) (map[string]string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, chartTime, fmt.Errorf("its templates take longer than %s", chartTime))
+	return inTime(ctx, chartTime, func() (map[string]string, error) {
+		e := engine.Engine{CustomTemplateFuncs: boundedFuncs()}
+		return e.RenderWithContext(ctx, c, values)
+	})
+}
+
+// inTime runs templates, which are programs. Those that do not end are left behind when the time is over: nothing can stop them.
+func inTime[T any](ctx context.Context, most time.Duration, run func() (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("its templates take longer than %s", most))
 	defer cancel()
 	type result struct {
-		files map[string]string
-		err   error
+		made T
+		err  error
 	}
 	done := make(chan result, 1)
 	go func() {
@@ -103,15 +111,15 @@ func templates(ctx context.Context, c *chart.Chart, values common.Values) (map[s
 				done <- result{err: fmt.Errorf("its templates fail: %v", p)}
 			}
 		}()
-		e := engine.Engine{CustomTemplateFuncs: boundedFuncs()}
-		files, err := e.RenderWithContext(ctx, c, values)
-		done <- result{files, err}
+		made, err := run()
+		done <- result{made, err}
 	}()
 	select {
 	case got := <-done:
-		return got.files, got.err
+		return got.made, got.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		var none T
+		return none, context.Cause(ctx)
 	}
 }
 

@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -113,10 +114,8 @@ func outside(t *testing.T, state *desired.State) {
 		if o.File != "" && !filepath.IsLocal(filepath.FromSlash(o.File)) {
 			t.Fatalf("an object of %q", o.File)
 		}
-		for _, value := range o.Object {
-			if s, ok := value.(string); ok && strings.Contains(s, "outside-of-it") {
-				t.Fatal("a file outside was read")
-			}
+		if data, err := json.Marshal(o.Object); err != nil || bytes.Contains(data, []byte("outside-of-it")) {
+			t.Fatalf("a file outside was read: %v", err)
 		}
 	}
 }
@@ -135,6 +134,13 @@ func FuzzRepository(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte("-- kustomization.yaml --\nresources: [../secret.yaml, ../../secret.yaml]\n"))
+	f.Add([]byte("-- kustomization.yaml --\nresources: [link.yaml, dir]\ncomponents: [part]\nconfigMapGenerator:\n- {name: c, files: [link.yaml]}\n" +
+		"-- link.yaml --\n-> ../secret.yaml\n-- dir --\n-> part/../part\n-- loop --\n-> loop\n-- part/kustomization.yaml --\nkind: Component\nresources: [../link.yaml]\n"))
+	f.Add([]byte("-- app.yaml --\napiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: a, namespace: argocd}\nspec: {source: {repoURL: https://x/r.git, path: c, " +
+		"helm: {valueFiles: [../v.yaml, /v.yaml], fileParameters: [{name: a.b, path: ../../secret.yaml}]}}, destination: {namespace: x}}\n" +
+		"-- v.yaml --\n-> ../secret.yaml\n-- c/Chart.yaml --\n{apiVersion: v2, name: c, version: 1.0.0, dependencies: [{name: d, repository: \"file://../../d\"}]}\n-- c/.helmignore --\n*.md\n" +
+		"-- c/templates/a.yaml --\n{{ define \"a\" }}{{ . }}{{ end }}apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {{ tpl (.Files.Get \"f\") . | indent 2 }}{{ include \"a\" .Values.a }}\n-- c/f --\n-> ../../secret.yaml\n" +
+		"-- c/crds/a.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: crd}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<16 {
 			return
@@ -153,6 +159,10 @@ func FuzzRepository(f *testing.F) {
 				continue
 			}
 			if os.MkdirAll(filepath.Join(root, filepath.Dir(name)), 0o755) == nil {
+				if target, ok := bytes.CutPrefix(file.Data, []byte("-> ")); ok {
+					_ = os.Symlink(strings.TrimSpace(string(target)), filepath.Join(root, name))
+					continue
+				}
 				_ = os.WriteFile(filepath.Join(root, name), file.Data, fs.FileMode(0o600))
 			}
 		}
