@@ -1,7 +1,6 @@
 package render
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/kustomize/kyaml/yaml"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
@@ -49,103 +47,10 @@ func (r *Repository) kustomization(o *owner) {
 	o.Target = cmp.Or(o.Target, r.namespaceOf(o.dir()))
 	o.values = substitutes(o)
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
-		if objects, ok := r.asTheyAre(ctx, o); ok {
-			return objects, nil, nil
-		}
 		as := As{Path: o.dir(), Kustomization: u, Variables: o.values.known, unknown: o.values.unknown()}
 		objects, gaps, err := r.build(ctx, as, o.sight)
 		return objects, append(gaps, o.values.gaps(o)...), err
 	}
-}
-
-// asTheyAre reads a directory of manifests that its Kustomization changes in nothing, as that of a cluster mostly is: kustomize takes
-// time by the square of the objects there. What is not plain is left to it.
-func (r *Repository) asTheyAre(ctx context.Context, o *owner) ([]desired.Object, bool) {
-	spec, _, _ := unstructured.NestedMap(o.Object.Object, "spec")
-	for _, field := range []string{
-		"targetNamespace", "namePrefix", "nameSuffix", "patches", "patchesStrategicMerge", "patchesJson6902", "images", "components",
-		"commonMetadata", "postBuild", "buildMetadata",
-	} {
-		if _, ok := spec[field]; ok {
-			return nil, false
-		}
-	}
-	entries := r.index.entries
-	if o.sight != nil {
-		entries = o.sight.entries
-	}
-	if !entries[r.file(o.dir())] || len(r.index.links) > 0 || len(below(r.index.kustomizations, o.dir())) > 0 {
-		return nil, false
-	}
-	fs := r.guard(ctx.Err).seeing(o.sight)
-	var objects []desired.Object
-	var plain []*unstructured.Unstructured
-	seen := map[string]bool{}
-	for _, file := range below(r.index.files, o.dir()) {
-		if ext := path.Ext(file); ext != ".yaml" && ext != ".yml" || !o.sight.sees(file) {
-			continue
-		}
-		read, err := known(r.blobs, "plain", r.content(file), func() ([]desired.Object, error) {
-			data, err := fs.read(r.file(file))
-			if err != nil {
-				return nil, err
-			}
-			return objectsOfKustomize(data)
-		})
-		if err != nil {
-			return nil, false
-		}
-		for _, object := range lyingIn(file, read) {
-			key := object.GroupVersionKind().String() + " " + object.GetNamespace() + "/" + object.GetName()
-			if seen[key] || len(object.GetAnnotations()) > 0 && hasAnnotation(object.Unstructured, "config.kubernetes.io/", "internal.config.kubernetes.io/", "kustomize.config.k8s.io/") {
-				return nil, false
-			}
-			seen[key] = true
-			objects, plain = append(objects, object), append(plain, object.Unstructured)
-		}
-	}
-	setNamespaces(plain, defaultNamespace)
-	return objects, true
-}
-
-func hasAnnotation(u *unstructured.Unstructured, prefixes ...string) bool {
-	for key := range u.GetAnnotations() {
-		for _, prefix := range prefixes {
-			if strings.HasPrefix(key, prefix) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// errNotPlain leaves a file to kustomize.
-var errNotPlain = errors.New("is not a plain object")
-
-// objectsOfKustomize reads the objects of a file with kustomize's parser; an error leaves it to kustomize itself.
-func objectsOfKustomize(data []byte) ([]desired.Object, error) {
-	var objects []desired.Object
-	line := 1
-	for _, text := range splitDocuments(data) {
-		found := documentsOf(text)
-		from := line
-		line += bytes.Count(text, []byte("\n"))
-		if len(found) == 0 {
-			continue
-		}
-		var node yaml.Node
-		if err := yaml.Unmarshal(text, &node); err != nil {
-			return nil, err
-		}
-		value, err := plainValue(&node)
-		u := &unstructured.Unstructured{}
-		u.Object, _ = value.(map[string]any)
-		if err != nil || u.GetKind() == "" || u.GetAPIVersion() == "" || u.GetName() == "" || strings.HasSuffix(u.GetKind(), "List") {
-			return nil, cmp.Or(err, errNotPlain)
-		}
-		objects = append(objects, desired.Object{Unstructured: u, Origin: desired.Origin{Line: from + found[0].line - 1}})
-	}
-	return objects, nil
 }
 
 // remoteCluster names a cluster that another one deploys to.

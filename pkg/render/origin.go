@@ -245,11 +245,8 @@ func documentsOf(data []byte) []document {
 	line := 1
 	for _, text := range splitDocuments(data) {
 		d := document{}
-		for i, l := range strings.SplitAfter(string(text), "\n") {
-			if t := strings.TrimSpace(l); t != "" && !strings.HasPrefix(t, "#") && t != "---" {
-				d.line = line + i
-				break
-			}
+		if first := firstLine(text); first > 0 {
+			d.line = line + first - 1
 		}
 		if m := kindLine.FindSubmatch(text); m != nil {
 			d.kind = string(m[1])
@@ -270,6 +267,18 @@ func documentsOf(data []byte) []document {
 		line += bytes.Count(text, []byte("\n"))
 	}
 	return documents
+}
+
+// firstLine is where the content of a document begins, from 1; 0 if it has none.
+func firstLine(text []byte) int {
+	number := 0
+	for l := range bytes.Lines(text) {
+		number++
+		if t := bytes.TrimSpace(l); len(t) > 0 && t[0] != '#' && string(t) != "---" {
+			return number
+		}
+	}
+	return 0
 }
 
 // nameOf is metadata.name where it is written in the usual way, line by line.

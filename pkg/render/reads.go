@@ -69,6 +69,8 @@ type followed struct {
 	sure bool
 	// namespace is what all namespaced objects get; empty if it is not known.
 	namespace string
+	// plain says that it has files as resources and at most that namespace, and nothing else.
+	plain bool
 }
 
 // references are what a kustomization names, and whether that is all.
@@ -102,6 +104,7 @@ func (r *Repository) followed(file string) followed {
 					found.refs = append(found.refs, ref)
 				}
 			}
+			found.plain = isPlain(&k) && len(found.refs) == len(k.Resources)
 		}
 		return found, nil
 	})

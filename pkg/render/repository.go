@@ -257,6 +257,14 @@ func (o *owner) gap(err error) desired.Gap {
 
 // build renders a directory with the origins of its objects.
 func (r *Repository) build(ctx context.Context, as As, sight *sight) ([]desired.Object, []desired.Gap, error) {
+	if objects, ok := r.plainly(ctx, as, sight); ok {
+		return objects, nil, nil
+	}
+	return r.kustomized(ctx, as, sight)
+}
+
+// kustomized renders a directory with kustomize.
+func (r *Repository) kustomized(ctx context.Context, as As, sight *sight) ([]desired.Object, []desired.Gap, error) {
 	fs := r.guard(ctx.Err).seeing(sight)
 	dir, err := fs.directory(as.Path)
 	if err != nil {
