@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
 )
@@ -87,6 +88,9 @@ func consumer(u *unstructured.Unstructured) (*plan.Consumer, error) {
 		replicas = 1
 	}
 	found.Replicas = int32(replicas)
+	if replicas == 0 {
+		found.ScaledBy = u.GetAnnotations()[v1alpha1.AnnotationScaledBy]
+	}
 	found.Suspended, _, _ = unstructured.NestedBool(u.Object, "spec", "suspend")
 	return found, nil
 }

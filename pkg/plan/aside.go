@@ -47,6 +47,8 @@ type Consumer struct {
 	By object.Key
 	// Replicas is how many pods a Deployment, ReplicaSet or StatefulSet is to have.
 	Replicas int32
+	// ScaledBy names the restore point that has scaled it to zero and will scale it back; empty if none has.
+	ScaledBy string
 	// Suspended says that a CronJob or Job is to start nothing.
 	Suspended bool
 	// Autoscaler is what scales it, if anything does.
@@ -89,11 +91,14 @@ func (b *builder) stops() error {
 	refusef := func(format string, args ...any) { refused[fmt.Sprintf(format, args...)] = true }
 	for _, c := range b.in.Facts.Consumers {
 		claim := b.replaced(c)
-		if claim == nil || !c.Active() {
+		if claim == nil {
 			continue
 		}
 		root := c.Root(b.in.Facts.Consumers)
 		switch kind := root.GroupKind(); {
+		case root.ScaledBy != "":
+			refusef("%s mounts claim %s and is scaled to zero by restore point %s, which will scale it back; wait for that", root.Key, claim, root.ScaledBy)
+		case !c.Active():
 		case root.By != object.Key{}:
 			refusef("%s mounts claim %s and is made by %s, which would start it again; stop that first", c.Key, claim, root.By)
 		case kind == deployment || kind == statefulSet || kind == cronJob:

@@ -33,6 +33,8 @@ func TestSetAside(t *testing.T) {
 		{"nobody mounts it", []plan.Consumer{other}, nil, ""},
 		{"a StatefulSet and its pod", []plan.Consumer{uses(db, none, 2), uses(pod, db, 1)}, []plan.Stop{{Key: db, Replicas: 2}}, ""},
 		{"a pod of a StatefulSet whose own claims it shares", []plan.Consumer{{Key: db, Replicas: 1}, uses(pod, db, 1)}, []plan.Stop{{Key: db, Replicas: 1}}, ""},
+		{"a point has it at zero", []plan.Consumer{{Key: db, Claims: []object.Name{data}, ScaledBy: "nightly"}, uses(pod, db, 1)}, nil,
+			"StatefulSet shop/db mounts claim shop/data-db-0 and is scaled to zero by restore point nightly, which will scale it back"},
 		{"it is stopped already", []plan.Consumer{uses(db, none, 0)}, nil, ""},
 		{"a Deployment with its ReplicaSets", []plan.Consumer{
 			uses(key("apps", "Deployment", "tool"), none, 3), uses(key("apps", "ReplicaSet", "web-1"), key("apps", "Deployment", "tool"), 3),

@@ -138,7 +138,7 @@ func heldAway(namespace string, held []v1alpha1.Quiesced, scaled []object.Key, a
 // its claims would go with its replicas.
 func scaledWorkload(live *unstructured.Unstructured) (v1alpha1.ScaledWorkload, error) {
 	var none v1alpha1.ScaledWorkload
-	if by := scaledBy(live); by != "" {
+	if by := workloads.ScaledBy(live); by != "" {
 		return none, lacks(v1alpha1.ReasonScaleDownFailed, "%s %q is scaled to zero by point %q, says its annotation %s",
 			live.GetKind(), live.GetName(), by, v1alpha1.AnnotationScaledBy)
 	}
@@ -148,14 +148,6 @@ func scaledWorkload(live *unstructured.Unstructured) (v1alpha1.ScaledWorkload, e
 	}
 	n := workloads.Replicas(live)
 	return v1alpha1.ScaledWorkload{Kind: live.GetKind(), Name: live.GetName(), UID: string(live.GetUID()), Replicas: n, ScaleBackDue: n > 0}, nil
-}
-
-// scaledBy names the point that has a workload at zero. Beside replicas the mark says nothing: a rollback may have brought it back.
-func scaledBy(live *unstructured.Unstructured) string {
-	if workloads.Replicas(live) > 0 {
-		return ""
-	}
-	return live.GetAnnotations()[v1alpha1.AnnotationScaledBy]
 }
 
 // scaleStep is what is to be done to one workload.
@@ -174,7 +166,7 @@ func decideDown(w *v1alpha1.ScaledWorkload, live *unstructured.Unstructured, poi
 		return scaleFail, nameOfWorkload(w) + " was deleted after the point began"
 	}
 	n := workloads.Replicas(live)
-	switch by := scaledBy(live); {
+	switch by := workloads.ScaledBy(live); {
 	case by != "" && by != point:
 		return scaleFail, fmt.Sprintf("%s is scaled to zero by point %q", nameOfWorkload(w), by)
 	case by != "":

@@ -76,6 +76,23 @@ func (s halted) isStopped() bool {
 	return value == off
 }
 
+// scaledBy names the restore point that has it at zero, and will scale it back whatever anybody else does; empty if none has.
+func (s halted) scaledBy() string {
+	if s.live == nil || s.Kind == "CronJob" {
+		return ""
+	}
+	return workloads.ScaledBy(s.live)
+}
+
+// awaited finds a workload that a restore point has at zero: it is stopped when it has come back, or it would come back later.
+func (w *world) awaited() (halted, bool) {
+	i := slices.IndexFunc(w.halted, func(s halted) bool { return s.scaledBy() != "" })
+	if i < 0 {
+		return halted{}, false
+	}
+	return w.halted[i], true
+}
+
 // says tells whether a manifest says itself how much of it is to run.
 func (s halted) says(manifest *unstructured.Unstructured) bool {
 	path, _, _ := s.field()
@@ -138,7 +155,7 @@ func (w *world) decideAside() []action {
 			out = append(out, action{verb: doStop, object: s.key()})
 		}
 	}
-	if len(out) > 0 {
+	if _, wait := w.awaited(); wait || len(out) > 0 {
 		return out
 	}
 	for _, v := range w.volumes {
@@ -159,9 +176,12 @@ func (w *world) allFilled() bool {
 
 // behind says in words what an old claim waits for before it is replaced.
 func (w *world) behind(v volume) string {
+	s, wait := w.awaited()
 	switch {
 	case !w.allFilled():
 		return "filled and verified; waits for the other volumes before anything is stopped"
+	case wait:
+		return fmt.Sprintf("waits for restore point %s, which has scaled %s to zero, to scale it back", s.scaledBy(), s.key())
 	case len(v.users) > 0:
 		return fmt.Sprintf("waits for %s to end", strings.Join(v.users, ", "))
 	}

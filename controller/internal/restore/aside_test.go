@@ -93,6 +93,9 @@ func TestAside(t *testing.T) {
 			"", v1alpha1.HydrationReplacing, "waits for the other volumes"},
 		{"filled", worldOf(ready(volume{target: oldTarget(), old: oldVolume()}), aside, running(3)), "keep shop/data", v1alpha1.HydrationReplacing, ""},
 		{"kept", worldOf(ready(volume{target: oldTarget(), old: oldVolume(keptAside)}), aside, running(3)), "stop Deployment shop/db", v1alpha1.HydrationReplacing, ""},
+		{"a point has it at zero", worldOf(ready(volume{target: oldTarget(), old: oldVolume(keptAside)}), aside, running(0), func(w *world) {
+			w.halted[0].live.SetAnnotations(map[string]string{v1alpha1.AnnotationScaledBy: "nightly"})
+		}), "", v1alpha1.HydrationReplacing, "waits for restore point nightly"},
 		{"somebody took the policy back", worldOf(ready(volume{target: oldTarget(), old: oldVolume(keptAside, func(v *corev1.PersistentVolume) {
 			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
 		})}), aside, running(0)), "keep shop/data", v1alpha1.HydrationReplacing, ""},

@@ -44,6 +44,15 @@ func Replicas(u *unstructured.Unstructured) int32 {
 	return int32(n)
 }
 
+// ScaledBy names the restore point that has a workload at zero, and will scale it back; empty if none has. Beside replicas the mark says
+// nothing: a rollback may have brought it back.
+func ScaledBy(u *unstructured.Unstructured) string {
+	if Replicas(u) > 0 {
+		return ""
+	}
+	return u.GetAnnotations()[v1alpha1.AnnotationScaledBy]
+}
+
 // Scalers names everybody but Lockstep who says how many replicas the workload is to have now, sorted.
 func Scalers(u *unstructured.Unstructured) []string {
 	var out []string
