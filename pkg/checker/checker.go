@@ -24,6 +24,14 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/render"
 )
 
+// Errors of Check.
+var (
+	// ErrNoCommits means that commits were asked for, and what is judged lies in no repository that can be read.
+	ErrNoCommits = errors.New("there are no commits")
+	// ErrNothing means that there is nothing to judge: an empty answer would be taken for a good one.
+	ErrNothing = errors.New("there is nothing here that would be deployed: no manifest, no kustomization, no chart")
+)
+
 // BaselineName is the file at the root of what is judged that knows what was found before.
 const BaselineName = ".lockstep-baseline.json"
 
@@ -114,6 +122,9 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 	if err := c.judge(ctx, &in, &before, d); err != nil {
 		return nil, err
 	}
+	if len(c.head.Owners())+len(d.NotRendered) == 0 && (c.base == nil || len(c.base.Owners()) == 0) && q.Live == nil {
+		return nil, ErrNothing
+	}
 	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, o); err != nil {
 		return nil, err
 	}
@@ -184,7 +195,7 @@ func open(dir string) (*place, error) {
 		return nil, err
 	}
 	if err != nil {
-		p.repository, p.noGit = nil, err
+		p.repository, p.noGit = nil, fmt.Errorf("%w: %w", ErrNoCommits, err)
 		return p, nil
 	}
 	top := p.repository.WorkTree()

@@ -65,9 +65,17 @@ func (r *Repository) perhapsShallow() string {
 func (r *Repository) MergeBase(ctx context.Context, base, head string) (string, error) {
 	found, err := r.mergeBase(ctx, base, head)
 	if err != nil {
-		return "", fmt.Errorf("finding where %s has left %s in %q: %w", revision.Short(head), revision.Short(base), r.url, err)
+		return "", fmt.Errorf("finding where %s has left %s in %q: %w", called(head), called(base), r.url, err)
 	}
 	return found, nil
+}
+
+// called is a name as a person gave it, or what is enough of a commit.
+func called(name string) string {
+	if plumbing.IsHash(name) {
+		return revision.Short(name)
+	}
+	return name
 }
 
 func (r *Repository) mergeBase(ctx context.Context, base, head string) (string, error) {

@@ -84,6 +84,9 @@ func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
 			return nil, err
 		}
 	}
+	if err := x.submodules(fs); err != nil {
+		return nil, err
+	}
 	for _, w := range x.written {
 		if !isInstance(w.Unstructured) {
 			continue
@@ -197,15 +200,23 @@ func (x *index) add(fs *guardedFS, name string) error {
 		}
 		read = func() ([]byte, error) { return data, err }
 	}
-	mentions, err := known(x.blobs, "mentions", x.hashes[name], func() (bool, error) {
+	type about struct{ mentions, pointer bool }
+	is, err := known(x.blobs, "about", x.hashes[name], func() (about, error) {
 		data, err := read()
-		return slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }), err
+		return about{
+			mentions: slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }),
+			pointer:  bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")),
+		}, err
 	})
 	if errors.As(err, new(*BoundError)) {
 		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
 		return nil
 	}
-	if err != nil || !mentions {
+	if is.pointer {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name,
+			Why: "it is a pointer of Git LFS, and what it points to is not here (in a work tree: git lfs pull)"})
+	}
+	if err != nil || !is.mentions {
 		return err
 	}
 	for p := name; p != "."; p = path.Dir(p) {
@@ -230,6 +241,27 @@ func (x *index) add(fs *guardedFS, name string) error {
 		return nil
 	}
 	x.written = append(x.written, lyingIn(name, objects)...)
+	return err
+}
+
+// submodules are other repositories: what they hold is in no commit of this one, and in a work tree only if somebody has fetched it.
+func (x *index) submodules(fs *guardedFS) error {
+	const name = ".gitmodules"
+	if _, ok := slices.BinarySearch(x.names, name); !ok {
+		return nil
+	}
+	data, err := fs.readWhole(name)
+	if errors.As(err, new(*BoundError)) {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
+		return nil
+	}
+	for i, line := range strings.Split(string(data), "\n") {
+		key, value, ok := strings.Cut(line, "=")
+		if dir := path.Clean(strings.Trim(strings.TrimSpace(value), `"`)); ok && strings.TrimSpace(key) == "path" && filepath.IsLocal(dir) && len(x.in(dir)) == 0 {
+			x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: i + 1}, What: "submodule " + dir,
+				Why: "it is another repository, and what it holds is not here (in a work tree: git submodule update --init)"})
+		}
+	}
 	return err
 }
 

@@ -219,8 +219,12 @@ func couldNotCheck(ctx context.Context, err error) error {
 		return ctx.Err()
 	case errors.As(err, new(*checker.LimitError)):
 		hint = "If the repository is as large as that, and you trust it, give the check more: --timeout, --memory"
+	case errors.Is(err, checker.ErrNothing):
+		hint = "Name the directory of the manifests: lockstep check PATH."
+	case errors.Is(err, checker.ErrNoCommits):
+		hint = "Without --base, --head and --vault a directory is judged as it lies, in a Git repository or not."
 	case errors.Is(err, git.ErrRefNotFound), errors.Is(err, git.ErrUnreachable):
-		hint = "In CI, fetch enough of the history, as with fetch-depth: 0 of actions/checkout."
+		hint = "Name a commit, branch or tag that was fetched; in CI fetch the whole history, as with fetch-depth: 0 of actions/checkout, or GIT_DEPTH: 0 of GitLab."
 	}
 	return &fault.Error{Code: fault.Usage, Err: err, Hint: cmp.Or(hint, fault.HintOf(err))}
 }
