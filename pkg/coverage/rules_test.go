@@ -172,6 +172,8 @@ func TestNeverClaimsCoverage(t *testing.T) {
 		"not as far as is seen":             {join(pvc("shop", "data"), gap("", "x")), []Answer{Unknown, Unknown}},
 		"beside what is not seen":           {join(pvc("shop", "data"), protect(), gap("", "x")), []Answer{Unknown, Protected}},
 		"beside what goes elsewhere":        {join(kustomization("k", "targetNamespace: x"), kustomization("l"), pvc("shop", "data"), gap("Kustomization flux-system/k", "x")), []Answer{Unknown, Unprotected}},
+		"beside a chart for elsewhere":      {join(application("k", "", "destination: {namespace: x}", "source: {chart: c}"), kustomization("l"), pvc("shop", "data"), gap("Application argocd/k", "x")), []Answer{Unknown, Unprotected}},
+		"beside files that may be for it":   {join(application("k", "", "destination: {namespace: x}", "source: {path: policies}"), kustomization("l"), pvc("shop", "data"), gap("Application argocd/k", "x")), []Answer{Unknown, Unknown}},
 		"by a policy that cannot be read":   {join(pvc("shop", "data"), protect("suspend: maybe")), []Answer{Unknown, Unknown}},
 		"by a selector that is none":        {join(pvc("shop", "data"), protect("volumes: {selector: {matchExpressions: [{key: a, operator: Like}]}}")), []Answer{Unknown}},
 		"with a label that is a variable":   {join(pvc("shop", "data", "labels: {app: \"${APP}\"}"), protect("volumes: {selector: {matchLabels: {app: a}}}")), []Answer{Unknown}},

@@ -442,7 +442,7 @@ func (v *view) unchanged(namespace, owner string) []*desired.Owner {
 }
 
 func (v *view) mayHold(o *desired.Owner, namespace, beside string) bool {
-	t := target(o)
+	t := confines(o)
 	return (t == "" || namespace == "" || t == namespace) && v.together(o.ID, beside)
 }
 
@@ -464,6 +464,30 @@ func target(o *desired.Owner) string {
 		return o.Namespace
 	}
 	return o.Target
+}
+
+// confines is the namespace beyond which an owner puts nothing; empty if it is not known. The destination of an Application is only that
+// of objects which name none; a chart is made for one namespace.
+func confines(o *desired.Owner) string {
+	if o.Kind != desired.Application {
+		return target(o)
+	}
+	if o.Object == nil {
+		return ""
+	}
+	sources, _, _ := unstructured.NestedSlice(o.Object.Object, "spec", "sources")
+	if source, ok, _ := unstructured.NestedMap(o.Object.Object, "spec", "source"); ok {
+		sources = append(sources, source)
+	}
+	for _, entry := range sources {
+		source, _ := entry.(map[string]any)
+		chart, _, _ := unstructured.NestedString(source, "chart")
+		ref, _, _ := unstructured.NestedString(source, "ref")
+		if _, helm := source["helm"]; chart == "" && !helm && ref == "" {
+			return ""
+		}
+	}
+	return target(o)
 }
 
 // words names gaps, the first few of them.
