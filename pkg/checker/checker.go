@@ -61,7 +61,15 @@ type Request struct {
 type Commit struct {
 	Repository *git.Repository
 	Hash       string
-	Policies   []object.Name
+	Policies   []Policy
+}
+
+// Policy is one that a commit deploys.
+type Policy struct {
+	object.Name
+	// Owner deploys it, from Path; both are empty if it is the only one of that name. In a repository of several clusters each may have
+	// its own.
+	Owner, Path string
 }
 
 // Result is what came of it.
@@ -335,16 +343,39 @@ func (p *place) temporary() (string, error) {
 	return dir, nil
 }
 
-// policies are the names of the policies of a state.
-func policies(s *desired.State) []object.Name {
-	var found []object.Name
+// policies are those of a state.
+func policies(s *desired.State) []Policy {
+	var found []Policy
+	named := map[object.Name]int{}
 	for _, o := range s.Objects {
-		name := object.Name{Namespace: o.GetNamespace(), Name: o.GetName()}
-		if gvk := o.GroupVersionKind(); gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == "ProtectionPolicy" && !slices.Contains(found, name) {
-			found = append(found, name)
+		p := Policy{Name: object.Name{Namespace: o.GetNamespace(), Name: o.GetName()}, Owner: o.Owner}
+		if gvk := o.GroupVersionKind(); gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == "ProtectionPolicy" && !slices.Contains(found, p) {
+			found = append(found, p)
+			named[p.Name]++
+		}
+	}
+	for i := range found {
+		if named[found[i].Name] == 1 {
+			found[i].Owner = ""
+		} else {
+			found[i].Path = deployedFrom(s, found[i].Owner)
 		}
 	}
 	return found
+}
+
+// deployedFrom is the directory that an owner deploys; for a chart, that of what deploys its release, as a point has it.
+func deployedFrom(s *desired.State, id string) string {
+	for {
+		i := slices.IndexFunc(s.Owners, func(o desired.Owner) bool { return o.ID == id })
+		if i < 0 {
+			return ""
+		}
+		if o := s.Owners[i]; o.Kind != desired.HelmRelease || o.Parent == "" {
+			return o.Path
+		}
+		id = s.Owners[i].Parent
+	}
 }
 
 // comparison is what both commits deploy, rendered as far as somebody asks.

@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/coverage"
+	"github.com/lockstep-dr/lockstep/pkg/object"
 )
 
 // repository is a work tree with files, and how to change it.
@@ -362,5 +364,47 @@ func TestABaselineIsNotOutOfDateWhereNotAllWasJudged(t *testing.T) {
 	r.write(map[string]string{"one/data.yaml": ""})
 	if d := r.check(Request{}).Document; len(d.BaselineGone) != 1 {
 		t.Errorf("gone: %+v", d.BaselineGone)
+	}
+}
+
+// A vault is asked for each cluster's own application where several deploy a policy of one name.
+func TestPoliciesOfClusters(t *testing.T) {
+	files := map[string]string{}
+	for _, cluster := range []string{"production", "staging"} {
+		files["clusters/"+cluster+"/shop.yaml"] = `apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: shop, namespace: flux-system}
+spec: {path: ./apps/` + cluster + `, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}
+`
+		files["clusters/"+cluster+"/flux-system/sync.yaml"] = `apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: flux-system, namespace: flux-system}
+spec: {url: https://git.example.com/fleet.git, ref: {branch: main}}
+---
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: flux-system, namespace: flux-system}
+spec: {path: ./clusters/` + cluster + `, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}
+`
+		files["apps/"+cluster+"/policy.yaml"] = "apiVersion: lockstep.dev/v1alpha1\nkind: ProtectionPolicy\nmetadata: {name: shop, namespace: shop}\nspec: {vaults: [primary]}\n"
+	}
+	files["apps/production/other.yaml"] = "apiVersion: lockstep.dev/v1alpha1\nkind: ProtectionPolicy\nmetadata: {name: other, namespace: shop}\nspec: {vaults: [primary]}\n"
+	r := newRepository(t, files)
+	r.git("remote", "add", "origin", "https://git.example.com/fleet.git")
+	var got []Policy
+	_, err := Check(t.Context(), Request{Path: r.dir, Points: func(_ context.Context, at Commit) ([]coverage.PointFacts, error) {
+		got = at.Policies
+		return nil, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Policy{
+		{Name: object.Name{Namespace: "shop", Name: "other"}},
+		{Name: object.Name{Namespace: "shop", Name: "shop"}, Owner: "Kustomization flux-system/shop (clusters/production)", Path: "apps/production"},
+		{Name: object.Name{Namespace: "shop", Name: "shop"}, Owner: "Kustomization flux-system/shop (clusters/staging)", Path: "apps/staging"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the vault is asked for %+v", got)
 	}
 }

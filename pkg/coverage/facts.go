@@ -41,11 +41,18 @@ type Live struct {
 	Missing []string
 }
 
+// of says whether the answer is about a policy.
+func (f PointFacts) of(p *policy) bool {
+	return f.Policy.Namespace == p.GetNamespace() && f.Policy.Name == p.GetName() && (f.Owner == "" || f.Owner == p.Owner)
+}
+
 // PointFacts is what a vault answers when it is asked from which point a policy's application could be restored at the commit today.
 type PointFacts struct {
 	// Policy is the application's name in the vault.
 	Policy object.Name `json:"policy"`
-	Vault  string      `json:"vault"`
+	// Owner is the ID of what deploys the policy; empty if that is all the same.
+	Owner string `json:"owner,omitempty"`
+	Vault string `json:"vault"`
 	// Found is "found", "absent" or "unknown".
 	Found string `json:"found"`
 	// ID, Taken and Match (how the point fits the commit: Exact, SameTree, …) are of the point that was found.

@@ -175,7 +175,7 @@ func (s *scope) describe(row Row, p *policy) Row {
 		row.PromisedRPO = o.RPO.Duration.String()
 	}
 	for i, f := range s.Facts.Points {
-		if f.Policy.Namespace == p.GetNamespace() && f.Policy.Name == p.GetName() && (row.Point == nil || row.Point.Found != "found" && f.Found == "found") {
+		if f.of(p) && (row.Point == nil || row.Point.Found != "found" && f.Found == "found") {
 			row.Point = &s.Facts.Points[i]
 		}
 	}

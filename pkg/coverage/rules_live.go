@@ -101,7 +101,7 @@ func notRestorable(s *scope) {
 		var answers []string
 		good := false
 		for _, f := range s.Facts.Points {
-			if f.Policy.Namespace != p.GetNamespace() || f.Policy.Name != p.GetName() {
+			if !f.of(p) {
 				continue
 			}
 			good = good || f.Found == "found"

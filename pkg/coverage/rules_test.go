@@ -310,6 +310,10 @@ func TestFacts(t *testing.T) {
 	if len(found(r, "LS404")) > 0 || r.Coverage[1].Point == nil || r.Coverage[1].Point.ID != "p" {
 		t.Errorf("a point in the second vault: %q, %+v", found(r, "LS404"), r.Coverage)
 	}
+	r = Check(Input{Head: head, Now: now, Facts: Facts{Points: []PointFacts{{Policy: object.Name{Namespace: "shop", Name: "shop"}, Owner: "another", Vault: "a", Found: "found", ID: "p"}}}})
+	if len(found(r, "LS404")) != 1 || r.Coverage[1].Point != nil {
+		t.Errorf("a point of another cluster: %q, %+v", found(r, "LS404"), r.Coverage)
+	}
 }
 
 func TestReplayable(t *testing.T) {

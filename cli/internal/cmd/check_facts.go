@@ -17,8 +17,8 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/facts"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/match"
-	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/point"
+	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
 
 // live asks the cluster what it has.
@@ -70,7 +70,7 @@ func (p *Program) pointsFor(flags vault.Flags) func(context.Context, checker.Com
 			if err != nil {
 				return nil, err
 			}
-			fact.Policy, fact.Vault = policy, flags.Vault
+			fact.Policy, fact.Owner, fact.Vault = policy.Name, policy.Owner, flags.Vault
 			found = append(found, fact)
 		}
 		return found, nil
@@ -78,26 +78,33 @@ func (p *Program) pointsFor(flags vault.Flags) func(context.Context, checker.Com
 }
 
 // pointOf finds the point of an application that fits a commit, which resolve gives at a path.
-func pointOf(records []point.Record, policy object.Name, resolve func(path string) (v1alpha1.Revision, error)) (coverage.PointFacts, error) {
-	application := policy.Namespace + "/" + policy.Name
+func pointOf(records []point.Record, policy checker.Policy, resolve func(path string) (v1alpha1.Revision, error)) (coverage.PointFacts, error) {
+	application := policy.Name.String()
+	from := ""
+	if policy.Owner != "" {
+		from = revision.CleanPath(policy.Path)
+	}
 	var paths []string
 	for _, r := range records {
-		if r.Application == application && !slices.Contains(paths, r.Revision.Path) {
+		if r.Application == application && (from == "" || r.Revision.Path == from) && !slices.Contains(paths, r.Revision.Path) {
 			paths = append(paths, r.Revision.Path)
 		}
 	}
 	slices.Sort(paths)
 	answer := coverage.PointFacts{Found: "absent", Why: "the vault holds no point of " + application}
+	if from != "" {
+		answer.Why += " at path " + from
+	}
 	for _, path := range paths {
-		revision, err := resolve(path)
+		target, err := resolve(path)
 		if errors.Is(err, git.ErrPathNotFound) {
 			continue
 		}
 		if err != nil {
 			return answer, err
 		}
-		revision.Repository = "" // a clone may have another address than the cluster had
-		choice, err := match.Choose(records, match.Query{Revision: revision, Application: application})
+		target.Repository = "" // a clone may have another address than the cluster had
+		choice, err := match.Choose(records, match.Query{Revision: target, Application: application})
 		if err != nil {
 			answer.Why = err.Error()
 			continue

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/checker"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/point"
@@ -32,16 +33,25 @@ func TestPointOf(t *testing.T) {
 		found, id   string
 		fit         string
 		unreachable bool
+		// owner deploys the policy from the directory apps/shop, beside another one of its name.
+		owner string
 	}{
-		"none":                     {found: "absent"},
-		"of another application":   {records: []point.Record{record("a", "shop/other", commit, "deploy", tree)}, found: "absent"},
-		"of the commit":            {records: []point.Record{record("a", "shop/shop", commit, "deploy", tree)}, found: "found", id: "a", fit: "Exact"},
-		"of the same tree":         {records: []point.Record{record("a", "shop/shop", older, "deploy", tree)}, found: "found", id: "a", fit: "SameTree"},
-		"of another tree":          {records: []point.Record{record("a", "shop/shop", older, "deploy", older)}, found: "absent"},
-		"of a path that is gone":   {records: []point.Record{record("a", "shop/shop", older, "gone", tree)}, found: "absent"},
+		"none":                   {found: "absent"},
+		"of another application": {records: []point.Record{record("a", "shop/other", commit, "deploy", tree)}, found: "absent"},
+		"of the commit":          {records: []point.Record{record("a", "shop/shop", commit, "deploy", tree)}, found: "found", id: "a", fit: "Exact"},
+		"of the same tree":       {records: []point.Record{record("a", "shop/shop", older, "deploy", tree)}, found: "found", id: "a", fit: "SameTree"},
+		"of another tree":        {records: []point.Record{record("a", "shop/shop", older, "deploy", older)}, found: "absent"},
+		"of a path that is gone": {records: []point.Record{record("a", "shop/shop", older, "gone", tree)}, found: "absent"},
+		"of another cluster":     {records: []point.Record{record("a", "shop/shop", commit, "deploy", tree)}, owner: "Kustomization a/b", found: "absent"},
+		"of this cluster": {records: []point.Record{record("a", "shop/shop", commit, "deploy", tree), record("b", "shop/shop", commit, "apps/shop", tree)},
+			owner: "Kustomization a/b", found: "found", id: "b", fit: "Exact"},
 		"of a clone cut too short": {records: []point.Record{record("a", "shop/shop", older, "broken", tree)}, unreachable: true},
 	} {
-		got, err := pointOf(tt.records, object.Name{Namespace: "shop", Name: "shop"}, resolve)
+		policy := checker.Policy{Name: object.Name{Namespace: "shop", Name: "shop"}}
+		if tt.owner != "" {
+			policy.Owner, policy.Path = tt.owner, "apps/shop"
+		}
+		got, err := pointOf(tt.records, policy, resolve)
 		if tt.unreachable {
 			if !errors.Is(err, git.ErrUnreachable) {
 				t.Errorf("%s: %+v, %v", name, got, err)

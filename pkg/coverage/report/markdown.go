@@ -94,15 +94,23 @@ func (p *page) findings(d *Document) {
 }
 
 func (p *page) coverage(d *Document) {
-	p.section("### Coverage\n\n| Application | Volume | Size | Protected | RPO | Vaults | Replayable |\n| --- | --- | --- | --- | --- | --- | --- |\n", "\n",
+	asked := d.asked()
+	column, line := "", ""
+	if asked {
+		column, line = " Restorable today |", " --- |"
+	}
+	p.section("### Coverage\n\n| Application | Volume | Size | Protected | RPO | Vaults | Replayable |"+column+"\n| --- | --- | --- | --- | --- | --- | --- |"+line+"\n", "\n",
 		len(d.Coverage), func(i int) string {
 			r := d.Coverage[i]
 			protected := md(protectedBy(r))
 			if r.Answer == coverage.Unprotected {
 				protected = "**no**"
 			}
-			return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |\n", cell(r.Application), Code(claim(r.Namespace, r.Volume)), cell(r.Size), protected,
-				cell(r.RPO), cell(strings.Join(r.Vaults, ", ")), replayable(r.Replayable))
+			if asked {
+				column = " " + cell(restorable(r)) + " |"
+			}
+			return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s |%s\n", cell(r.Application), Code(claim(r.Namespace, r.Volume)), cell(r.Size), protected,
+				cell(r.RPO), cell(strings.Join(r.Vaults, ", ")), replayable(r.Replayable), column)
 		})
 }
 

@@ -271,6 +271,26 @@ func protection(i coverage.Impact) string {
 	return "not known whether a policy protects it"
 }
 
+// asked says whether a vault was asked from which points the commit could be restored.
+func (d *Document) asked() bool {
+	return slices.ContainsFunc(d.Coverage, func(r coverage.Row) bool { return r.Point != nil })
+}
+
+// restorable says from which point a volume could be restored today.
+func restorable(r coverage.Row) string {
+	switch p := r.Point; {
+	case p == nil:
+		return ""
+	case p.Found == "found" && p.Match != "Exact":
+		return fmt.Sprintf("from %s (%s)", p.ID, p.Match)
+	case p.Found == "found":
+		return "from " + p.ID
+	case p.Found == "absent":
+		return "NO"
+	}
+	return "not known"
+}
+
 // name is an object in words.
 func name(o coverage.Object) string {
 	switch {

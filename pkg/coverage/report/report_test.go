@@ -415,3 +415,28 @@ func TestFails(t *testing.T) {
 		}
 	}
 }
+
+// What a vault has said of the commit has a column of its own, if one was asked.
+func TestRestorableToday(t *testing.T) {
+	d := shop()
+	for _, f := range []Format{Text, Markdown} {
+		if out := written(t, f, d, Options{}); strings.Contains(strings.ToLower(out), "restorable today") {
+			t.Errorf("%s: no vault was asked:\n%s", f, out)
+		}
+	}
+	d.Coverage = append(d.Coverage, d.Coverage[0], d.Coverage[0])
+	for i, p := range []*coverage.PointFacts{{Found: "found", ID: "20260301-040000-1a2b3c4d", Match: "Exact"}, nil, {Found: "unknown"}, {Found: "absent"}, {Found: "found", ID: "p", Match: "SameTree"}} {
+		d.Coverage[i].Point = p
+	}
+	for f, want := range map[Format][]string{
+		Text:     {"REPLAYABLE        RESTORABLE TODAY\n", "from 20260301-040000-1a2b3c4d\n", "yes               -\n", "not known\n", "NO\n", "from p (SameTree)\n"},
+		Markdown: {"| Replayable | Restorable today |\n", "| from 20260301-040000-1a2b3c4d |\n", "| yes | – |\n", "| not known |\n", "| NO |\n", "| from p &#40;SameTree&#41; |\n"},
+	} {
+		out := written(t, f, d, Options{})
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s does not say %q:\n%s", f, w, out)
+			}
+		}
+	}
+}

@@ -171,10 +171,17 @@ func (t *text) coverage(d *Document) {
 	}
 	t.printf("%s\n", t.paint("1", "Volumes"))
 	w := tabwriter.NewWriter(t, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "  APPLICATION\tVOLUME\tSIZE\tPROTECTED\tRPO\tVAULTS\tREPLAYABLE")
+	asked, column := d.asked(), ""
+	if asked {
+		column = "\tRESTORABLE TODAY"
+	}
+	fmt.Fprintln(w, "  APPLICATION\tVOLUME\tSIZE\tPROTECTED\tRPO\tVAULTS\tREPLAYABLE"+column)
 	for _, r := range d.Coverage {
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(r.Application), plain(claim(r.Namespace, r.Volume)), dash(r.Size), plain(protectedBy(r)),
-			dash(r.RPO), dash(strings.Join(r.Vaults, ", ")), replayable(r.Replayable))
+		if asked {
+			column = "\t" + dash(restorable(r))
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", dash(r.Application), plain(claim(r.Namespace, r.Volume)), dash(r.Size), plain(protectedBy(r)),
+			dash(r.RPO), dash(strings.Join(r.Vaults, ", ")), replayable(r.Replayable), column)
 	}
 	_ = w.Flush() // into memory
 	t.printf("\n")
