@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -105,6 +106,8 @@ func (r *Repository) isApplicationHere(s applicationSource) error {
 		return fmt.Errorf("its chart %s is in %s and not in the repository", s.chart, s.url)
 	case !r.urls[normalURL(s.url)]:
 		return fmt.Errorf("its source %s is another repository, or not known to be this one", s.url)
+	case !filepath.IsLocal(filepath.FromSlash(cmp.Or(s.path, "."))):
+		return fmt.Errorf("its path %s %w", s.path, ErrRemote)
 	case s.hasPlugins:
 		return errors.New("it is made by a plugin, and plugins are not run")
 	}
@@ -127,7 +130,7 @@ func (r *Repository) learnURL(written []desired.Object) {
 			if s.chart != "" || s.path == "" || s.path == "." || strings.Contains(s.path+s.url, "{{") {
 				continue
 			}
-			if _, err := os.Lstat(r.file(s.path)); err != nil {
+			if !r.there(s.path) {
 				wrong[url] = true
 			}
 			there[url]++
@@ -364,7 +367,7 @@ func kustomizeOptions(r *Repository, s applicationSource, k map[string]any) erro
 	patches, _, _ := unstructured.NestedSlice(s.kustomize, "patches")
 	k["patches"] = listOf(k["patches"], patches...)
 	for _, c := range stringsIn(s.kustomize, "components") {
-		if _, err := os.Lstat(r.file(path.Join(s.path, c))); err != nil && flag(u, "ignoreMissingComponents") {
+		if !r.there(path.Join(s.path, c)) && flag(u, "ignoreMissingComponents") {
 			continue
 		}
 		k["components"] = listOf(k["components"], c)

@@ -1,9 +1,30 @@
 package render
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 )
+
+// TestInTime does not wait for what does not end, and keeps to itself what fails.
+func TestInTime(t *testing.T) {
+	ended := make(chan struct{})
+	_, err := inTime(t.Context(), time.Millisecond, func() (int, error) { <-ended; return 0, nil })
+	if err == nil || !strings.Contains(err.Error(), "longer than 1ms") {
+		t.Errorf("what does not end: %v", err)
+	}
+	close(ended)
+	if _, err := inTime(t.Context(), time.Hour, func() (int, error) { panic("x") }); err == nil || !strings.Contains(err.Error(), "fail: x") {
+		t.Errorf("what panics: %v", err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := inTime(over, time.Hour, func() (int, error) { <-over.Done(); <-t.Context().Done(); return 0, nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("when the check is over: %v", err)
+	}
+}
 
 // TestChartsAreBounded has charts of strangers.
 func TestChartsAreBounded(t *testing.T) {

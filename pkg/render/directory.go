@@ -23,7 +23,9 @@ func (r *Repository) directory(dir string) *owner {
 	if file := r.kustomizationIn(dir); file != "" {
 		o.Origin = desired.Origin{File: file, Line: 1}
 		o.reads, o.Target = r.readsOf(dir), r.namespaceOf(dir)
-		o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) { return r.build(ctx, As{Path: dir}, nil) }
+		o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
+			return r.build(ctx, As{Path: dir}, nil)
+		}
 		return o
 	}
 	var files []string

@@ -1,11 +1,15 @@
 package render
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +30,27 @@ func bomb() string {
 	return out
 }
 
+// packedChart is a chart's archive, small as it lies there and large when it is unpacked.
+func packedChart(t *testing.T, bytes int64) string {
+	t.Helper()
+	var out strings.Builder
+	squeezed := gzip.NewWriter(&out)
+	packed := tar.NewWriter(squeezed)
+	for name, size := range map[string]int64{"d/Chart.yaml": 0, "d/templates/a.yaml": bytes} {
+		err := packed.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size})
+		for zeros := make([]byte, 1<<20); err == nil && size > 0; size -= int64(len(zeros)) {
+			_, err = packed.Write(zeros)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(packed.Close(), squeezed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
 // TestHostileRepositories ends each in a gap that names what is wrong, within the bounds, and renders what is beside it.
 func TestHostileRepositories(t *testing.T) {
 	doubling := map[string]string{"deploy/kustomization.yaml": "resources: [../b0]"}
@@ -42,6 +67,21 @@ func TestHostileRepositories(t *testing.T) {
 		}
 		return files
 	}
+	const deploysChart = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: app, namespace: argocd}\n" +
+		"spec: {source: {repoURL: https://git.example.com/r.git, path: chart}, destination: {namespace: x}}\n"
+	deployed := func(more map[string]string) map[string]string {
+		files := map[string]string{
+			"app.yaml": deploysChart, "chart/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0}", "chart/templates/a.yaml": configMap("a", "x"),
+			"beside.yaml": strings.NewReplacer("name: app", "name: beside", "path: chart", "path: beside").Replace(deploysChart),
+		}
+		maps.Copy(files, more)
+		return files
+	}
+	many := "{list: {elements: [" + strings.Repeat("{a: b}, ", 100) + "]}}"
+	set := func(generator, options string) string {
+		return "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nmetadata: {name: set, namespace: argocd}\nspec:\n  goTemplate: true\n  " + options + "\n  generators: [" + generator + "]\n" +
+			"  template: {metadata: {name: '{{ .a }}'}, spec: {source: {repoURL: https://git.example.com/r.git, path: beside}}}\n"
+	}
 	for name, c := range map[string]struct {
 		files map[string]string
 		says  string
@@ -56,10 +96,23 @@ func TestHostileRepositories(t *testing.T) {
 		"kustomizations in a circle": {kustomized(map[string]string{
 			"deploy/kustomization.yaml": "resources: [../a]", "a/kustomization.yaml": "resources: [../b]", "b/kustomization.yaml": "resources: [../a]",
 		}), "cycle"},
-		"bases that double":  {doubling, "more files are read"},
-		"a link in a circle": {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [loop]", "deploy/loop": "-> loop"}), "deploy"},
-		"a link outside":     {kustomized(map[string]string{"deploy/a.yaml": "-> /etc/passwd"}), "outside"},
-		"a path outside":     {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [../../../etc/passwd]"}), "outside"},
+		"bases that double":                        {doubling, "more files are read"},
+		"a link in a circle":                       {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [loop]", "deploy/loop": "-> loop"}), "deploy"},
+		"a link outside":                           {kustomized(map[string]string{"deploy/a.yaml": "-> /etc/passwd"}), "outside"},
+		"a path outside":                           {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [../../../etc/passwd]"}), "outside"},
+		"a deep nesting":                           {kustomized(map[string]string{"deploy/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nx: " + strings.Repeat("[", 1<<20)}), "depth"},
+		"a deep nesting of JSON":                   {kustomized(map[string]string{"deploy/kustomization.yaml": "resources: [a.json]", "deploy/a.json": `{"apiVersion": "v1", "kind": "List", "items": ` + strings.Repeat("[", 1<<20)}), "depth"},
+		"an archive bomb":                          {deployed(map[string]string{"chart/charts/d.tgz": packedChart(t, 128<<20)}), "larger than the maximum"},
+		"no archive":                               {deployed(map[string]string{"chart/charts/d.tgz": "x"}), "error unpacking subchart"},
+		"an alias bomb in values":                  {deployed(map[string]string{"chart/values.yaml": bomb()}), "aliases"},
+		"an alias bomb in an Application's values": {deployed(map[string]string{"app.yaml": strings.Replace(deploysChart, "path: chart", fmt.Sprintf("path: chart, helm: {values: %q}", bomb()), 1)}), "aliases"},
+		"a link out of a chart":                    {deployed(map[string]string{"chart/templates/a.yaml": "-> /etc/passwd"}), "outside"},
+		"a chart in a circle":                      {deployed(map[string]string{"chart/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0, dependencies: [{name: d, repository: \"file://../chart\"}]}"}), "circle"},
+		"a values file outside":                    {deployed(map[string]string{"app.yaml": strings.Replace(deploysChart, "path: chart", "path: chart, helm: {valueFiles: [../../../../etc/passwd]}", 1)}), "cannot be read"},
+		"a path of an Application outside":         {deployed(map[string]string{"app.yaml": strings.Replace(deploysChart, "path: chart", "path: ../../etc", 1)}), "outside"},
+		"many Applications of a set":               {deployed(map[string]string{"app.yaml": set("{matrix: {generators: ["+many+", "+many+"]}}", "")}), "more than 5000 Applications"},
+		"options that are none":                    {deployed(map[string]string{"app.yaml": set(many, "goTemplateOptions: [x=y]")}), "unrecognized option"},
+		"much text of a set":                       {deployed(map[string]string{"app.yaml": strings.Replace(set(many, ""), "{{ .a }}", `{{ range 1000 }}{{ repeat 100000 "x" }}{{ end }}`, 1)}), "bytes"},
 		"much substitution": {map[string]string{
 			"clusters/a/flux-system/gotk-sync.yaml": "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: flux-system, namespace: flux-system}\nspec:\n  path: ./clusters/a\n" +
 				"  sourceRef: {kind: GitRepository, name: flux-system}\n  postBuild: {substitute: {x: " + strings.Repeat("y", 100_000) + "}}\n",
@@ -70,7 +123,7 @@ func TestHostileRepositories(t *testing.T) {
 			c.files["beside/kustomization.yaml"], c.files["beside/a.yaml"] = "resources: [a.yaml]", configMap("beside", "x")
 			root := tree(t, c.files)
 			start := time.Now()
-			state := repository(t, root, Options{})
+			state := repository(t, root, Options{URLs: []string{"https://git.example.com/r.git"}})
 			if took := time.Since(start); took > time.Minute {
 				t.Errorf("it took %s", took)
 			}
@@ -89,7 +142,11 @@ func TestHostileRepositories(t *testing.T) {
 					t.Error("it left the repository")
 				}
 			}
-			if _, flux := c.files["clusters/a/a.yaml"]; !flux && len(objectsOf(state, "Directory beside")) != 1 {
+			beside := "Directory beside"
+			if c.files["beside.yaml"] != "" {
+				beside = "Application argocd/beside"
+			}
+			if _, flux := c.files["clusters/a/a.yaml"]; !flux && len(objectsOf(state, beside)) != 1 {
 				t.Error("what is beside it is not rendered")
 			}
 		})

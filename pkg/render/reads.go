@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -119,6 +120,15 @@ func (r *Repository) content(file string) string {
 // file is where a path of the repository is on disk.
 func (r *Repository) file(name string) string {
 	return filepath.Join(r.fs.root, filepath.FromSlash(name))
+}
+
+// there says whether the repository has something at a path, and nothing of what is outside.
+func (r *Repository) there(name string) bool {
+	if !filepath.IsLocal(filepath.FromSlash(name)) {
+		return false
+	}
+	_, err := os.Lstat(r.file(name))
+	return err == nil
 }
 
 // guard is a file system for one build.

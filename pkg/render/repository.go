@@ -51,6 +51,8 @@ type Repository struct {
 	// branches are those of the clusters' own sources.
 	branches map[string]bool
 	blobs    *Blobs
+	// begun are the objects that are roots: ApplicationSets are no owners themselves.
+	begun map[*unstructured.Unstructured]bool
 	// sights are by what sources ignore.
 	sights map[string]*sight
 	// declared are the ConfigMaps and Secrets in files.
@@ -67,7 +69,7 @@ type owner struct {
 	recipe recipe
 	reads  *reads
 	// sight is what Flux sees of the repository; nil for all.
-	sight *sight
+	sight  *sight
 	values *values
 	// nested says that it may deploy further owners.
 	nested, done bool
@@ -84,7 +86,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, sights: map[string]*sight{}, bounds: defaultBounds}
+	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, sights: map[string]*sight{}, begun: map[*unstructured.Unstructured]bool{}, bounds: defaultBounds}
 	if r.blobs = o.Blobs; r.blobs == nil {
 		r.blobs = contents()
 	}

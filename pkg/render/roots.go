@@ -20,6 +20,7 @@ func (r *Repository) roots() []*owner {
 	written := slices.DeleteFunc(slices.Clone(r.index.written), func(w desired.Object) bool { return !deploys(w.Unstructured) })
 	var roots []*owner
 	add := func(w desired.Object, instance string) {
+		r.begun[w.Unstructured] = true
 		for _, o := range r.owner(w, instance, nil) {
 			roots = append(roots, r.add(o)...)
 		}
@@ -168,7 +169,7 @@ func (r *Repository) unreached() {
 		}
 	}
 	for _, w := range r.index.written {
-		if !deploys(w.Unstructured) || known[w.GetKind()+" "+w.GetName()] {
+		if !deploys(w.Unstructured) || r.begun[w.Unstructured] || known[w.GetKind()+" "+w.GetName()] {
 			continue
 		}
 		read := false
