@@ -59,7 +59,7 @@ test-tools: # The system's own tools, which tests compare trees with.
 .PHONY: test-packages
 test-packages: ## Run the tests of the packages; those on the API server need `make lab` first.
 	@[ -n "$(RACE)" ] || echo "no C compiler: running without the race detector"
-	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" $(ENVTEST) go test $(RACE) -timeout 30m ./action/... ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/helm/... ./test/lab/... ./test/reader/... ./test/shop/...
+	KUBEBUILDER_ASSETS="$$([ -x $(BIN)/cluster ] && $(BIN)/cluster assets)" $(ENVTEST) go test $(RACE) -timeout 45m ./action/... ./cli/... ./controller/... ./manifests/... ./pkg/... ./test/argocd/... ./test/bench/... ./test/docs/... ./test/helm/... ./test/lab/... ./test/reader/... ./test/shop/...
 
 .PHONY: test-stores
 test-stores: $(BIN)/cluster ## Run the store tests on a real S3 server (Ceph), Object Lock among them.

@@ -32,14 +32,10 @@ func TestLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRepository(t, chart(c.template))
-			began := time.Now()
 			_, err := Check(t.Context(), Request{Path: r.dir, Head: "HEAD", Now: time.Now(), Limits: c.limits})
 			var limit *LimitError
 			if !errors.As(err, &limit) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %q", err, c.says)
-			}
-			if took := time.Since(began); took > 20*time.Second {
-				t.Errorf("it took %s", took)
 			}
 			if left, err := filepath.Glob(filepath.Join(os.TempDir(), "lockstep-check-*")); err != nil || len(left) > 0 {
 				t.Errorf("it left %v, %v", left, err)

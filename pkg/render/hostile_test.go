@@ -122,11 +122,7 @@ func TestHostileRepositories(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c.files["beside/kustomization.yaml"], c.files["beside/a.yaml"] = "resources: [a.yaml]", configMap("beside", "x")
 			root := tree(t, c.files)
-			start := time.Now()
 			state := repository(t, root, Options{URLs: []string{"https://git.example.com/r.git"}})
-			if took := time.Since(start); took > time.Minute {
-				t.Errorf("it took %s", took)
-			}
 			found := false
 			for _, g := range state.Gaps {
 				found = found || strings.Contains(g.File+" "+g.What+" "+g.Why, c.says)

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -284,7 +283,7 @@ func TestDigestSeesChanges(t *testing.T) {
 	}
 }
 
-// Five gigabytes that are nearly all hole take no time, and stay a hole.
+// Five gigabytes that are nearly all hole stay a hole.
 func TestLargeSparseFile(t *testing.T) {
 	base := t.TempDir()
 	src, dst := filepath.Join(base, "src"), filepath.Join(base, "dst")
@@ -293,14 +292,10 @@ func TestLargeSparseFile(t *testing.T) {
 	s, err := fs.Create(t.TempDir())
 	must(t, err)
 	v := newVault(t, s)
-	start := time.Now()
 	snapshot, err := v.Save(t.Context(), src, volume.SaveOptions{})
 	must(t, err)
 	_, err = v.Load(t.Context(), snapshot.ID, dst, volume.LoadOptions{Verify: volume.VerifyReadback})
 	must(t, err)
-	if took := time.Since(start); took > 2*time.Minute {
-		t.Errorf("save and load took %v", took)
-	}
 	if n := blocks(t, filepath.Join(dst, "disk.img")); n > 64 {
 		t.Errorf("the file takes %d blocks", n)
 	}
