@@ -309,6 +309,9 @@ func (p *place) writeOut(ctx context.Context, commit string, must bool) (render.
 	p.mu.Lock()
 	p.files = append(p.files, files)
 	p.mu.Unlock()
+	if err := files.Dir(p.below); err != nil {
+		return render.Commit{}, err
+	}
 	// Links on the way would lead elsewhere than the path says.
 	root := dir
 	for _, name := range strings.Split(p.below, "/") {

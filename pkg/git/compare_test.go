@@ -83,8 +83,13 @@ func TestFilesOfACommitComeWhenTheyAreWanted(t *testing.T) {
 	if _, err := os.Lstat(db); !os.IsNotExist(err) {
 		t.Errorf("the file is there before anybody wants it: %v", err)
 	}
-	if info, err := os.Stat(filepath.Dir(db)); err != nil || !info.IsDir() {
-		t.Errorf("the directory: %v", err)
+	for _, name := range []string{"deploy", "none"} {
+		if err := f.Dir(name); err != nil {
+			t.Errorf("the directory: %v", err)
+		}
+	}
+	if made, err := os.ReadDir(dir); err != nil || len(made) != 1 || made[0].Name() != "deploy" {
+		t.Errorf("the directories: %v, %v", made, err)
 	}
 	for range 2 {
 		if err := f.Bring("deploy/db.yaml", "none"); err != nil {

@@ -9,21 +9,24 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
 
-// Files are those of a commit of a local repository, for looking at them in a directory: its directories are there at once, files when
-// they are brought. Unlike in what Materialise writes, submodules and links out of the repository are left out.
+// Files are those of a commit of a local repository, for looking at them in a directory, where they are when they are brought. Unlike in what Materialise writes, submodules and links out of the repository are left out.
 type Files struct {
 	commit, url string
 	writer      *writer
 	// hashes are those of regular files.
 	hashes map[string]string
+	// others are what is no regular file; true for directories that are made.
+	others map[string]bool
 	// waiting are not brought yet; guarded by the repository's reading.
 	waiting map[string]object.TreeEntry
 }
@@ -35,7 +38,10 @@ func (r *Repository) Files(ctx context.Context, commit, dir string) (*Files, err
 	if err != nil {
 		return nil, fmt.Errorf("writing out commit %s of %q: %w", revision.Short(commit), r.url, err)
 	}
-	f := &Files{commit: commit, url: r.url, hashes: map[string]string{}, waiting: map[string]object.TreeEntry{}}
+	f := &Files{commit: commit, url: r.url, hashes: map[string]string{}, others: map[string]bool{".": true}, waiting: map[string]object.TreeEntry{}}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		return nil, f.explain(errors.Join(errNotEmpty, err))
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, f.explain(err)
@@ -53,8 +59,43 @@ func (r *Repository) Files(ctx context.Context, commit, dir string) (*Files, err
 	return f, nil
 }
 
-func (f *Files) note(e object.TreeEntry, name string) {
-	f.hashes[name], f.waiting[name] = e.Hash.String(), e
+func (f *Files) note(e object.TreeEntry, name string) error {
+	_, other := f.others[name]
+	if _, file := f.hashes[name]; file || other {
+		return fmt.Errorf("%w: it has %q twice", ErrUnsafe, name)
+	}
+	switch {
+	case e.Mode == filemode.Dir:
+		f.others[name] = false
+	case e.Mode.IsFile() && e.Mode != filemode.Symlink:
+		f.hashes[name], f.waiting[name] = e.Hash.String(), e
+	default: // is written at once
+		f.others[name] = true
+		return f.make(path.Dir(name))
+	}
+	return nil
+}
+
+// make makes a directory.
+func (f *Files) make(dir string) error {
+	if f.others[dir] {
+		return nil
+	}
+	f.others[dir] = true
+	return f.writer.root.MkdirAll(dir, 0o755)
+}
+
+// Dir makes a directory of the commit, even if nothing in it is brought. What the commit has not is left out.
+func (f *Files) Dir(name string) error {
+	f.writer.repo.reading.Lock()
+	defer f.writer.repo.reading.Unlock()
+	if _, ok := f.others[name]; !ok {
+		return nil
+	}
+	if err := f.make(name); err != nil {
+		return f.explain(err)
+	}
+	return nil
 }
 
 // Hashes are those of the contents of all regular files by their paths, with slashes, as BlobHash computes them.
@@ -93,7 +134,11 @@ func (f *Files) Bring(names ...string) error {
 		if !ok {
 			continue
 		}
-		if err := f.writer.file(e.Hash, name, 0o644); err != nil {
+		err := f.make(path.Dir(name))
+		if err == nil {
+			err = f.writer.file(e.Hash, name, 0o644)
+		}
+		if err != nil {
 			return f.explain(err)
 		}
 		delete(f.waiting, name)

@@ -21,6 +21,8 @@ import (
 // maxLink is the length in bytes of the longest link target that Linux knows.
 const maxLink = 4096
 
+var errNotEmpty = errors.New("the target directory must exist and be empty")
+
 // Materialise writes all files of the revision's commit into the empty directory dir; what a kustomization at
 // the revision's path refers to elsewhere in the repository is there, too. Inside the path, submodules and links out
 // of the repository are refused; elsewhere they are left out. Pointers of Git LFS stay pointers.
@@ -37,7 +39,7 @@ func (r *Repository) materialise(ctx context.Context, rev v1alpha1.Revision, dir
 		return err
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		return errors.Join(errors.New("the target directory must exist and be empty"), err)
+		return errors.Join(errNotEmpty, err)
 	}
 	hash, err := r.find(ctx, Ref{Commit: rev.Commit})
 	if err != nil {
@@ -66,8 +68,8 @@ type writer struct {
 	inside string
 	// lenient says that nothing is inside.
 	lenient bool
-	// later takes files instead of writing them; nil if they are written at once.
-	later func(e object.TreeEntry, name string)
+	// later takes files and directories instead of writing them; nil if they are written at once.
+	later func(e object.TreeEntry, name string) error
 	bytes int64
 	files int
 	links []string
@@ -97,14 +99,17 @@ func (w *writer) tree(ctx context.Context, hash plumbing.Hash, dir string) error
 }
 
 func (w *writer) entry(ctx context.Context, e object.TreeEntry, name string) error {
-	if w.later != nil && e.Mode.IsFile() && e.Mode != filemode.Symlink {
-		w.later(e, name)
-		return nil
+	if w.later != nil {
+		if err := w.later(e, name); err != nil || e.Mode.IsFile() && e.Mode != filemode.Symlink {
+			return err
+		}
 	}
 	switch e.Mode {
 	case filemode.Dir:
-		if err := w.root.Mkdir(name, 0o755); err != nil {
-			return err
+		if w.later == nil {
+			if err := w.root.Mkdir(name, 0o755); err != nil {
+				return err
+			}
 		}
 		return w.tree(ctx, e.Hash, name)
 	case filemode.Regular, filemode.Deprecated:

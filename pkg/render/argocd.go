@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -130,7 +129,7 @@ func (r *Repository) learnURL(written []desired.Object) {
 			if s.chart != "" || s.path == "" || s.path == "." || strings.Contains(s.path+s.url, "{{") {
 				continue
 			}
-			if !r.there(s.path) {
+			if _, ok := r.lies(s.path); !ok {
 				wrong[url] = true
 			}
 			there[url]++
@@ -208,7 +207,7 @@ func (r *Repository) applicationSource(ctx context.Context, o *owner, s applicat
 
 // applicationFiles are the manifests of a directory.
 func (r *Repository) applicationFiles(s applicationSource) ([]string, []desired.Gap, error) {
-	if info, err := os.Lstat(r.file(s.path)); err != nil || !info.IsDir() {
+	if isDir, _ := r.lies(s.path); !isDir {
 		return nil, nil, fmt.Errorf("its directory %s is not in the repository", s.path)
 	}
 	recurse, _ := s.directory["recurse"].(bool)
@@ -367,7 +366,7 @@ func kustomizeOptions(r *Repository, s applicationSource, k map[string]any) erro
 	patches, _, _ := unstructured.NestedSlice(s.kustomize, "patches")
 	k["patches"] = listOf(k["patches"], patches...)
 	for _, c := range stringsIn(s.kustomize, "components") {
-		if !r.there(path.Join(s.path, c)) && flag(u, "ignoreMissingComponents") {
+		if _, ok := r.lies(path.Join(s.path, c)); !ok && flag(u, "ignoreMissingComponents") {
 			continue
 		}
 		k["components"] = listOf(k["components"], c)

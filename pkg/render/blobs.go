@@ -9,19 +9,20 @@ import (
 	"sync"
 )
 
-// Files are those of a commit without links that are written into its root only when they are wanted there. Its directories are there.
+// Files are those of a commit without links that are written into its root only when they are wanted there.
 type Files interface {
 	// Hashes are those of the contents by the paths of all files, relative to the root, with slashes.
 	Hashes() map[string]string
 	// Read gives the first bytes of a file, at most so many, wherever it is.
 	Read(name string, most int64) ([]byte, error)
-	// Bring writes out files; what there is not is left out. Several may call it at once.
+	// Bring writes out files with the directories that they lie in; what there is not is left out. Several may call it at once.
 	Bring(names ...string) error
 }
 
 // Blobs are what was found in files, by their contents: what several commits share is read and parsed once.
 type Blobs struct {
-	sum   func(size int64) hash.Hash
+	sum func(size int64) hash.Hash
+	// known are maps by what is known.
 	known sync.Map
 }
 
@@ -55,13 +56,17 @@ func (b *Blobs) hashFile(name string) (string, error) {
 
 // known gives what is known of a content, and finds it if nobody has. It must not be changed. Errors are not kept.
 func known[T any](b *Blobs, what, content string, find func() (T, error)) (T, error) {
-	key := what + " " + content
-	if found, ok := b.known.Load(key); ok {
+	of, ok := b.known.Load(what)
+	if !ok {
+		of, _ = b.known.LoadOrStore(what, new(sync.Map))
+	}
+	contents := of.(*sync.Map)
+	if found, ok := contents.Load(content); ok {
 		return found.(T), nil
 	}
 	found, err := find()
 	if err == nil {
-		b.known.Store(key, found)
+		contents.Store(content, found)
 	}
 	return found, err
 }

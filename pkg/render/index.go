@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"maps"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/konfig"
@@ -113,17 +115,30 @@ func (x *index) list(fs *guardedFS) error {
 		return tooMuch("the repository has more than %d files", maxFiles)
 	}
 	x.entries[fs.root] = true
-	inOrder := func(a, b string) int { // that of walk
-		return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
-	}
-	for _, name := range slices.SortedFunc(maps.Keys(x.hashes), inOrder) {
-		file := filepath.Join(fs.root, filepath.FromSlash(name))
+	for _, name := range slices.SortedFunc(maps.Keys(x.hashes), asWalked) {
+		file := fs.root + string(filepath.Separator) + filepath.FromSlash(name)
 		for dir := filepath.Dir(file); !x.entries[dir]; dir = filepath.Dir(dir) {
 			x.entries[dir] = true
 		}
 		x.note(file, name)
 	}
 	return fs.over()
+}
+
+// asWalked is the order of walk: what is in a directory comes before what has a longer name than it.
+func asWalked(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		switch {
+		case a[i] == b[i]:
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		default:
+			return cmp.Compare(a[i], b[i])
+		}
+	}
+	return cmp.Compare(len(a), len(b))
 }
 
 // walk takes the files that are on disk.
@@ -192,13 +207,12 @@ func (x *index) add(fs *guardedFS, name string) error {
 	if err := fs.over(); err != nil {
 		return err
 	}
-	read := func() ([]byte, error) { return fs.readWhole(name) }
+	read := sync.OnceValues(func() ([]byte, error) { return fs.readWhole(name) })
 	if x.hashes[name] == "" {
 		data, err := read()
 		if err == nil {
 			x.hashes[name] = x.blobs.hash(data)
 		}
-		read = func() ([]byte, error) { return data, err }
 	}
 	type about struct{ mentions, pointer bool }
 	is, err := known(x.blobs, "about", x.hashes[name], func() (about, error) {
@@ -234,7 +248,11 @@ func (x *index) add(fs *guardedFS, name string) error {
 		if err != nil {
 			return nil, err
 		}
-		return enginesIn(data), nil
+		plain, err := known(x.blobs, "plain", x.hashes[name], func() (plainFile, error) { return plainObjects(data) })
+		if err != nil {
+			return enginesIn(data), nil
+		}
+		return slices.DeleteFunc(slices.Clone(plain.objects), func(o desired.Object) bool { return !isEngine(o.Unstructured) }), nil
 	})
 	if errors.As(err, new(*BoundError)) {
 		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})

@@ -122,13 +122,16 @@ func (r *Repository) file(name string) string {
 	return filepath.Join(r.fs.root, filepath.FromSlash(name))
 }
 
-// there says whether the repository has something at a path, and nothing of what is outside.
-func (r *Repository) there(name string) bool {
+// lies says whether the repository has something at a path, brought or not, and whether it is a directory; nothing of what is outside.
+func (r *Repository) lies(name string) (isDir, there bool) {
 	if !filepath.IsLocal(filepath.FromSlash(name)) {
-		return false
+		return false, false
 	}
-	_, err := os.Lstat(r.file(name))
-	return err == nil
+	if isDir, there = r.index.entries[r.file(name)]; there || len(r.index.links) == 0 {
+		return isDir, there
+	}
+	info, err := os.Lstat(r.file(name))
+	return err == nil && info.IsDir(), err == nil
 }
 
 // guard is a file system for one build.

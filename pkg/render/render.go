@@ -207,6 +207,15 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	if as.Kustomization != nil {
 		engine = *as.Kustomization
 	}
+	if components, _, _ := unstructured.NestedStringSlice(engine.Object, "spec", "components"); fs.files != nil {
+		for _, c := range components { // the generator looks whether they are there
+			if inside := fs.index.in(fs.name(filepath.Join(dir, c))); len(inside) > 0 {
+				if err := fs.files.Bring(inside[0]); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	generator := kustomize.NewGenerator(fs.root, engine)
 	if there && as.Kustomization == nil {
 		return fs.wantOrigins(dir, as)

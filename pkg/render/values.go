@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -208,7 +207,7 @@ func (r *Repository) takeValues() {
 func (r *Repository) declaresAny(s *reads, refs []valuesRef) bool {
 	for p := range s.paths {
 		files := []string{p}
-		if info, err := os.Lstat(r.file(p)); err == nil && info.IsDir() {
+		if isDir, _ := r.lies(p); isDir {
 			files = below(r.index.files, p)
 		}
 		for _, file := range files {
