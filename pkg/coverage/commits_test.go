@@ -273,6 +273,48 @@ func TestCommitsOfApplicationSets(t *testing.T) {
 	}
 }
 
+const files = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: files, namespace: shop}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 5Gi}}}}\n"
+
+// fork is a repository with claims in directories, and a set whose generator reads the repository that it was forked from.
+func fork() map[string]string {
+	return map[string]string{
+		"apps/shop/files.yaml": files,
+		"apps/set.yaml": `apiVersion: argoproj.io/v1alpha1
+kind: ApplicationSet
+metadata: {name: apps, namespace: argocd}
+spec:
+  generators: [{git: {repoURL: "https://git.example.com/upstream.git", revision: HEAD, directories: [{path: "apps/*"}]}}]
+  template:
+    metadata: {name: "{{path.basename}}"}
+    spec:
+      source: {repoURL: "https://git.example.com/upstream.git", path: "{{path}}", targetRevision: HEAD}
+      destination: {server: "https://kubernetes.default.svc", namespace: "{{path.basename}}"}
+      syncPolicy: {automated: {prune: true}}
+`,
+	}
+}
+
+// TestCommitsOfDirectories is TestCommits for what nobody is known to deploy, which something that was not rendered may yet do.
+func TestCommitsOfDirectories(t *testing.T) {
+	alone := edit{"base:apps/set.yaml", "whole", ""}
+	gone := edit{"apps/shop/files.yaml", "whole", ""}
+	for name, c := range map[string]pairOfCommits{
+		"a claim leaves":                           {[]edit{alone, gone}, "left-behind shop/files 5Gi"},
+		"a claim leaves what a set may deploy":     {[]edit{gone}, "LS101: may-be-deleted shop/files 5Gi"},
+		"and the set leaves with it":               {[]edit{{"apps/set.yaml", "whole", ""}, gone}, "LS101: may-be-deleted shop/files 5Gi"},
+		"a claim moves":                            {[]edit{alone, gone, {"store/files.yaml", "", files}}, ""},
+		"a claim moves, and a set may deploy both": {[]edit{gone, {"store/files.yaml", "", files}}, "LS106: may-be-deleted shop/files 5Gi"},
+		"one of two of a name, of which nothing changes": {[]edit{alone, {"base:apps/shop/other.yaml", "", strings.Replace(files, "ReadWriteOnce", "ReadWriteMany", 1)},
+			{"apps/shop/more.yaml", "", strings.Replace(files, "name: files", "name: more", 1)}}, ""},
+		"two of a name move": {[]edit{alone, {"base:apps/shop/other.yaml", "", strings.Replace(files, "ReadWriteOnce", "ReadWriteMany", 1)}, gone, {"apps/shop/other.yaml", "whole", ""},
+			{"store/files.yaml", "", files}, {"store/other.yaml", "", strings.Replace(files, "ReadWriteOnce", "ReadWriteMany", 1)}}, ""},
+		"one of two of a name changes": {[]edit{alone, {"base:apps/shop/other.yaml", "", files}, {"apps/shop/other.yaml", "ReadWriteOnce", "ReadWriteMany"}, {"apps/shop/files.yaml", "ReadWriteOnce", "ReadWriteMany"}},
+			"LS105"},
+	} {
+		t.Run(name, func(t *testing.T) { c.run(t, fork) })
+	}
+}
+
 func TestCommitsOfReleases(t *testing.T) {
 	for name, c := range map[string]pairOfCommits{
 		"nothing":               {[]edit{{"README.md", "", "hello"}}, ""},

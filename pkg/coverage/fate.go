@@ -60,7 +60,10 @@ func (s *scope) fateOf(w *volume, fresh heirs) fate {
 		// The application begins empty: that is certain, whatever becomes of the old data.
 		f.severity = ""
 	case f.after != nil && s.renamedOwner(w.Owner, f.after.Owner):
-		f.rule, f.severity = "LS106", ""
+		f.rule = "LS106"
+		if s.base.owners[w.Owner].Kind != desired.Directory { // of which it is not known that anything prunes
+			f.severity = ""
+		}
 	case w.set != nil && ending.retention:
 		f.rule = "LS108"
 	case f.effect != LeftBehind || f.severity == Warning:
@@ -157,6 +160,9 @@ func (s *scope) removal(o *desired.Object) ending {
 	if was == nil && is == nil {
 		return ending{effect: LeftBehind, why: "nothing prunes it"}
 	}
+	if was != nil && was.Kind == desired.Directory {
+		return s.directoryLoses(was)
+	}
 	if is == nil {
 		if kept := keeps(o.Unstructured, was.Kind, true); kept != "" {
 			return ending{effect: LeftBehind, why: kept}
@@ -167,6 +173,21 @@ func (s *scope) removal(o *desired.Object) ending {
 		return ending{effect: LeftBehind, why: kept}
 	}
 	return s.prunes(is)
+}
+
+// directoryLoses says what becomes of an object that a directory has no more. Nobody is known to prune there; but what was not rendered may
+// deploy the directory.
+func (s *scope) directoryLoses(o *desired.Owner) ending {
+	e := ending{effect: LeftBehind, why: "nothing prunes what leaves the directory " + o.Name}
+	engine := func(g desired.Gap) bool {
+		kind, _, _ := strings.Cut(g.What, " ")
+		return slices.Contains([]string{"ApplicationSet", "Application", "Kustomization", "FluxInstance"}, kind)
+	}
+	if i := slices.IndexFunc(s.base.gaps, engine); i >= 0 {
+		e.effect, e.severity = MayBeDeleted, Warning
+		e.why += ", unless " + s.base.gaps[i].What + " deploys it, which was not rendered"
+	}
+	return e
 }
 
 // prunes says what an owner of head does with what left its objects.
@@ -270,8 +291,6 @@ func leaves(o *desired.Owner) string {
 		if !slices.ContainsFunc(o.Object.GetFinalizers(), func(f string) bool { return strings.HasPrefix(f, "resources-finalizer.argocd.argoproj.io") }) {
 			return o.ID + " has no finalizer, and leaves its objects when it is deleted"
 		}
-	case desired.Directory:
-		return "nothing prunes the directory"
 	}
 	return ""
 }
@@ -318,16 +337,34 @@ func (s *scope) same(o *desired.Object) *desired.Object {
 	for _, b := range s.base.byKey[key] {
 		before[b.Owner] = true
 	}
-	var moved *desired.Object
+	var stayed, moved []*desired.Object
 	for _, h := range s.head.byKey[key] {
-		if h.Owner == o.Owner {
-			return h
-		}
-		if moved == nil && !before[h.Owner] {
-			moved = h
+		switch {
+		case h.Owner == o.Owner:
+			stayed = append(stayed, h)
+		case !before[h.Owner]:
+			moved = append(moved, h)
 		}
 	}
-	return moved
+	if len(stayed) > 0 {
+		return likest(o, stayed)
+	}
+	return likest(o, moved)
+}
+
+// likest is the object that o has become: a directory may hold several of a name, of which people apply one.
+func likest(o *desired.Object, among []*desired.Object) *desired.Object {
+	if len(among) == 0 {
+		return nil
+	}
+	if len(among) > 1 {
+		for _, h := range among {
+			if equality.Semantic.DeepEqual(h.Object, o.Object) {
+				return h
+			}
+		}
+	}
+	return among[0]
 }
 
 func (s *scope) sameVolume(w *volume) *volume {

@@ -29,7 +29,11 @@ func reclaimDelete(s *scope) {
 			if set && policy != string(corev1.PersistentVolumeReclaimDelete) || used[o] == 0 {
 				continue
 			}
-			s.find(o, fmt.Sprintf("%d claims use the StorageClass %s, which deletes a volume together with its claim", used[o], name),
+			users := "a claim uses"
+			if used[o] > 1 {
+				users = fmt.Sprintf("%d claims use", used[o])
+			}
+			s.find(o, fmt.Sprintf("%s the StorageClass %s, which deletes a volume together with its claim", users, name),
 				"set reclaimPolicy: Retain (a class cannot be changed: make a new one), or be sure that every claim is protected")
 		}
 	}
