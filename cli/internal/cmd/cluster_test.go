@@ -15,8 +15,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -262,6 +264,37 @@ func testBackup(t *testing.T, c *testCluster) {
 	c.run(t, "backup", "broken", "-n", ns).want(t, fault.Failed, `the point failed: SaveFailed: claim "data": "a/b": permission denied`)
 	c.run(t, "backup", "lost", "-n", ns, "--timeout", "1s").want(t, fault.Unknown, "not finished within 1s: VaultNotReady", "lockstep describe point/lost-")
 	c.run(t, "backup", "nobody", "-n", ns).want(t, fault.Absent, `namespace backup has no ProtectionPolicy "nobody"`, "shop -n backup")
+
+	pipeline := c.pipeline(t, ns)
+	pipeline.run(t, "backup", "shop", "-n", ns).want(t, fault.Done, "point 20260102-030405-aaaaaaaa")
+	pipeline.run(t, "backup", "nobody", "-n", ns).want(t, fault.Absent, `namespace backup has no ProtectionPolicy "nobody"`)
+}
+
+// pipeline is the cluster for whoever may do what action/README.md says and nothing else.
+func (c *testCluster) pipeline(t *testing.T, namespace string) *testCluster {
+	t.Helper()
+	const name = "pipeline"
+	group := v1alpha1.GroupVersion.Group
+	c.create(t, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{group}, Resources: []string{"restorepoints"}, Verbs: []string{"create", "get"}},
+		{APIGroups: []string{group}, Resources: []string{"protectionpolicies"}, Verbs: []string{"get"}},
+	}})
+	c.create(t, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}},
+	})
+	config, err := clientcmd.LoadFromFile(c.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range config.AuthInfos {
+		user.Impersonate = name
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	return &testCluster{Cluster: c.Cluster, kubeconfig: path}
 }
 
 // finishPoint plays the backup controller: what becomes of a point depends on its policy.
