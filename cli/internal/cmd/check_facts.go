@@ -79,7 +79,7 @@ func (p *Program) pointsFor(flags vault.Flags) func(context.Context, checker.Com
 
 // pointOf finds the point of an application that fits a commit, which resolve gives at a path.
 func pointOf(records []point.Record, policy checker.Policy, resolve func(path string) (v1alpha1.Revision, error)) (coverage.PointFacts, error) {
-	application := policy.Name.String()
+	application := policy.String()
 	from := ""
 	if policy.Owner != "" {
 		from = revision.CleanPath(policy.Path)
