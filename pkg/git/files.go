@@ -49,7 +49,7 @@ func (r *Repository) Files(ctx context.Context, commit, dir string) (*Files, err
 	f.writer = &writer{repo: r, root: root, lenient: true, bytes: r.limits.tree, files: r.limits.files, later: f.note}
 	err = f.writer.tree(ctx, at.TreeHash, ".")
 	if err == nil && len(f.writer.links) > 0 {
-		if err = f.Bring(slices.Sorted(maps.Keys(f.waiting))...); err == nil {
+		if err = f.bring(slices.Sorted(maps.Keys(f.waiting))); err == nil {
 			err = f.writer.checkLinks()
 		}
 	}
@@ -127,6 +127,13 @@ func (f *Files) Read(name string, most int64) ([]byte, error) {
 
 // Bring writes out files that are not yet there. What the commit has not is left out.
 func (f *Files) Bring(names ...string) error {
+	if err := f.bring(names); err != nil {
+		return f.explain(err)
+	}
+	return nil
+}
+
+func (f *Files) bring(names []string) error {
 	f.writer.repo.reading.Lock()
 	defer f.writer.repo.reading.Unlock()
 	for _, name := range names {
@@ -139,7 +146,7 @@ func (f *Files) Bring(names ...string) error {
 			err = f.writer.file(e.Hash, name, 0o644)
 		}
 		if err != nil {
-			return f.explain(err)
+			return err
 		}
 		delete(f.waiting, name)
 	}
@@ -147,6 +154,9 @@ func (f *Files) Bring(names ...string) error {
 }
 
 func (f *Files) explain(err error) error {
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		err = fmt.Errorf("%w: a partial clone lacks it: clone without --filter, and without sparse-checkout", err)
+	}
 	return fmt.Errorf("writing out commit %s of %q: %w", revision.Short(f.commit), f.url, err)
 }
 
