@@ -71,7 +71,7 @@ func settle(done <-chan error, why error) error {
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {
-	case <-done:
+	case <-done: //nolint:errcheck // why it was given up is what counts
 	case <-late.C:
 	}
 	return why
