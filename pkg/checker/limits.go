@@ -37,14 +37,14 @@ const grace = 200 * time.Millisecond
 func (l Limits) hold(ctx context.Context, run func(context.Context) error) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	done := make(chan error, 1)
+	done := make(chan outcome, 1)
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				done <- fmt.Errorf("lockstep fails at what is in the repository: %v: please report it", p)
+				done <- outcome{fmt.Errorf("lockstep fails at what is in the repository: %v: please report it", p)}
 			}
 		}()
-		done <- run(ctx)
+		done <- outcome{run(ctx)}
 	}()
 	most := cmp.Or(l.Memory, DefaultMemory)
 	end := time.NewTimer(cmp.Or(l.Time, DefaultTime))
@@ -53,8 +53,8 @@ func (l Limits) hold(ctx context.Context, run func(context.Context) error) error
 	defer look.Stop()
 	for {
 		select {
-		case err := <-done:
-			return err
+		case o := <-done:
+			return o.err
 		case <-ctx.Done():
 			return settle(done, context.Cause(ctx))
 		case <-end.C:
@@ -67,7 +67,9 @@ func (l Limits) hold(ctx context.Context, run func(context.Context) error) error
 	}
 }
 
-func settle(done <-chan error, why error) error {
+type outcome struct{ err error }
+
+func settle(done <-chan outcome, why error) error {
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {
