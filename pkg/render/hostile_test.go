@@ -194,6 +194,10 @@ func FuzzRepository(f *testing.F) {
 		"-- v.yaml --\n-> ../secret.yaml\n-- c/Chart.yaml --\n{apiVersion: v2, name: c, version: 1.0.0, dependencies: [{name: d, repository: \"file://../../d\"}]}\n-- c/.helmignore --\n*.md\n" +
 		"-- c/templates/a.yaml --\n{{ define \"a\" }}{{ . }}{{ end }}apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {{ tpl (.Files.Get \"f\") . | indent 2 }}{{ include \"a\" .Values.a }}\n-- c/f --\n-> ../../secret.yaml\n" +
 		"-- c/crds/a.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: crd}\n"))
+	f.Add([]byte("-- kustomization.yaml --\nresources: [a.yaml]\ntransformers: [t.yaml]\nopenapi: {path: schema.json}\nvalidators:\n- |-\n  apiVersion: builtin\n  kind: PatchTransformer\n  metadata: {name: v}\n  path: https://example.org/p.yaml\n" +
+		"-- t.yaml --\napiVersion: builtin\nkind: PrefixSuffixTransformer\nmetadata: {name: t}\nprefix: p-\nfieldSpecs: [{path: metadata/name}]\n-- schema.json --\n{\"definitions\": {}}\n-- a.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"))
+	f.Add([]byte("-- set.yaml --\napiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nmetadata: {name: s, namespace: argocd}\nspec:\n  generators:\n  - list: {elements: [{a: {b: [c, {d: e}]}}]}\n" +
+		"  template: {metadata: {name: 'x-{{a.b.0}}'}, spec: {source: {repoURL: https://x/r.git, path: p}, destination: {namespace: 'n-{{a.b.1.d}}'}}}\n-- p/a.yaml --\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<16 {
 			return
