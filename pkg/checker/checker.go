@@ -161,8 +161,9 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 			if before.Facts.Unstable, err = unstable(ctx, base, before.Head, o); err != nil {
 				return nil, err
 			}
+			c.before = coverage.Check(before)
 		}
-		d.Since(coverage.Check(before))
+		d.Since(c.before)
 	}
 	relocate(d, p.below)
 	return result, nil
@@ -385,6 +386,8 @@ func deployedFrom(s *desired.State, id string) string {
 type comparison struct {
 	// base is nil if there is none.
 	head, base *render.Repository
+	// before is what is found in base by itself, if something is found in head.
+	before coverage.Report
 }
 
 func begin(ctx context.Context, head, base render.Commit, o render.Options) (*comparison, error) {
@@ -423,7 +426,8 @@ func (c *comparison) judge(ctx context.Context, in, before *coverage.Input, d *r
 		d.Report = coverage.Check(*in)
 		wanted := d.Wanted
 		if c.base != nil && len(d.Findings) > 0 {
-			wanted = slices.Concat(wanted, coverage.Check(*before).Wanted)
+			c.before = coverage.Check(*before)
+			wanted = slices.Concat(wanted, c.before.Wanted)
 		}
 		more := false
 		for _, id := range wanted {
