@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/go-git/go-git/v5/plumbing"
 )
 
 func TestParse(t *testing.T) {
@@ -141,5 +145,41 @@ func TestFilesOfACommitWithLinksAreAllThere(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "deploy", "db.yaml")); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is a link and a directory at once would lead elsewhere than it seems.
+func TestFilesOfACommitThatNamesAPathTwice(t *testing.T) {
+	w, _, _ := shop(t)
+	r := open(t, w.dir, Options{})
+	store := func(of plumbing.ObjectType, content string) plumbing.Hash {
+		o := r.store.NewEncodedObject()
+		o.SetType(of)
+		in, err := o.Writer()
+		if err == nil {
+			_, err = io.WriteString(in, content)
+		}
+		hash, stored := r.store.SetEncodedObject(o)
+		if err = errors.Join(err, stored); err != nil {
+			t.Fatal(err)
+		}
+		return hash
+	}
+	entry := func(mode, name string, hash plumbing.Hash) string {
+		return mode + " " + name + "\x00" + string(hash[:])
+	}
+	blob := store(plumbing.BlobObject, "..")
+	tree := store(plumbing.TreeObject, entry("100644", "b", blob))
+	for name, entries := range map[string]string{
+		"file and file":           entry("100644", "a", blob) + entry("100644", "a", blob),
+		"link and file":           entry("120000", "a", blob) + entry("100644", "a", blob),
+		"link and directory":      entry("120000", "a", blob) + entry("40000", "a", tree),
+		"directory and directory": entry("40000", "a", tree) + entry("40000", "a", tree),
+	} {
+		root := store(plumbing.TreeObject, entries)
+		commit := store(plumbing.CommitObject, fmt.Sprintf("tree %s\nauthor a <a@b.test> 1 +0000\ncommitter a <a@b.test> 1 +0000\n\nm", root))
+		if f, err := r.Files(t.Context(), commit.String(), t.TempDir()); !errors.Is(err, ErrUnsafe) {
+			t.Errorf("%s: got %v, %v", name, f, err)
+		}
 	}
 }
