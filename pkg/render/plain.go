@@ -21,7 +21,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
 
-// plainly reads a directory of which kustomize would make what is in the files, at most with a namespace, as most are: kustomize takes
+// plainly reads a directory of which kustomize would make what is in the files, at most with a namespace: kustomize takes
 // most of the time of a check, and time by the square of the objects. Whatever is not plain is left to it.
 func (r *Repository) plainly(ctx context.Context, as As, sight *sight) ([]desired.Object, bool) {
 	files, namespace, ok := r.plainFiles(as, sight)

@@ -23,6 +23,7 @@ type options struct {
 	applications, objects int
 	changed               []int
 	rounds                int
+	labelled              bool
 }
 
 func main() {
@@ -42,6 +43,7 @@ func main() {
 		return err
 	})
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each pair is run")
+	flag.BoolVar(&o.labelled, "labelled", false, "let the kustomizations add a label, too, so that lockstep must leave them to kustomize")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

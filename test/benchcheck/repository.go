@@ -76,6 +76,9 @@ func (r *repository) writeApplications(root string, count int, value string) err
 		app := application(n)
 		dir := filepath.Join(root, "apps", app)
 		list := "resources:\n"
+		if r.labelled {
+			list = "labels: [{pairs: {part-of: shop}}]\n" + list
+		}
 		for o := range r.objects {
 			name := fmt.Sprintf("object-%02d", o)
 			list += "- " + name + ".yaml\n"
