@@ -73,7 +73,7 @@ func settle(done <-chan outcome, why error) error {
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {
-	case <-done: //nolint:errcheck // why it was given up is what counts
+	case <-done:
 	case <-late.C:
 	}
 	return why
