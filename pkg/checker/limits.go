@@ -54,6 +54,9 @@ func (l Limits) hold(ctx context.Context, run func(context.Context) error) error
 	for {
 		select {
 		case o := <-done:
+			if o.err != nil && ctx.Err() != nil {
+				return context.Cause(ctx) // which is why it failed
+			}
 			return o.err
 		case <-ctx.Done():
 			return settle(done, context.Cause(ctx))
