@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Argo stands in for the application controller of Argo CD.
+// Argo stands in for the application controller of Argo CD, and for that of ApplicationSets.
 type Argo struct {
 	Client client.Client
 	// Namespace is the only one whose Applications it looks at.
@@ -21,8 +21,12 @@ type Argo struct {
 	Applied   Applied
 }
 
-// Step looks at every Application once: it carries an operation on, or asks for one where auto-sync is on and Git has moved on.
+// Step makes the Applications of every ApplicationSet, and looks at every Application once: it carries an operation on, or asks for one
+// where auto-sync is on and Git has moved on.
 func (a *Argo) Step(ctx context.Context) error {
+	if err := a.generate(ctx); err != nil {
+		return err
+	}
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(schema.GroupVersionKind{Group: "argoproj.io", Version: "v1alpha1", Kind: "ApplicationList"})
 	if err := a.Client.List(ctx, list, client.InNamespace(a.Namespace)); err != nil {
@@ -136,7 +140,7 @@ func (a *Argo) render(ctx context.Context, u *unstructured.Unstructured, sources
 		if s.path == "" {
 			continue
 		}
-		objects, err := build(ctx, s.dir, s.path, unstructured.Unstructured{Object: map[string]any{}})
+		objects, err := build(ctx, a.Client, s.dir, s.path, unstructured.Unstructured{Object: map[string]any{}})
 		if err != nil {
 			return nil, err
 		}

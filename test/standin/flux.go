@@ -154,7 +154,7 @@ func (f *Flux) apply(ctx context.Context, k *kustomizev1.Kustomization, revision
 	if err != nil {
 		return err
 	}
-	objects, err := build(ctx, f.dirs[revision], k.Spec.Path, unstructured.Unstructured{Object: plain})
+	objects, err := build(ctx, f.Client, f.dirs[revision], k.Spec.Path, unstructured.Unstructured{Object: plain})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fluxcd/pkg/kustomize"
 	"github.com/fluxcd/pkg/ssa"
+	ssautils "github.com/fluxcd/pkg/ssa/utils"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -21,8 +22,8 @@ type Fetch func(ctx context.Context, url, branch, commit string) (fetched, dir s
 // Applied is told what is applied, before that is done.
 type Applied func(ctx context.Context, by, commit string)
 
-// build renders a directory as Flux does; by is the Kustomization, or an empty object.
-func build(ctx context.Context, root, path string, by unstructured.Unstructured) ([]*unstructured.Unstructured, error) {
+// build renders a directory as Flux does; by is the Kustomization, or an empty object. What it substitutes from the cluster is read with c.
+func build(ctx context.Context, c client.Client, root, path string, by unstructured.Unstructured) ([]*unstructured.Unstructured, error) {
 	dir := filepath.Join(root, path)
 	action, err := kustomize.NewGenerator(root, by).WriteFile(dir, kustomize.WithSaveOriginalKustomization())
 	if err != nil {
@@ -37,7 +38,7 @@ func build(ctx context.Context, root, path string, by unstructured.Unstructured)
 	}
 	var objects []*unstructured.Unstructured
 	for _, r := range built.Resources() {
-		if _, err := kustomize.SubstituteVariables(ctx, nil, by, r, kustomize.SubstituteWithDryRun(true)); err != nil {
+		if _, err := kustomize.SubstituteVariables(ctx, c, by, r); err != nil {
 			return nil, fmt.Errorf("substituting in %s: %w", r.CurId(), err)
 		}
 		data, err := r.MarshalJSON()
@@ -53,7 +54,20 @@ func build(ctx context.Context, root, path string, by unstructured.Unstructured)
 	return objects, nil
 }
 
+// applyAll applies namespaces and definitions before what needs them to be there.
 func applyAll(ctx context.Context, c client.Client, owner ssa.Owner, objects []*unstructured.Unstructured) error {
-	_, err := ssa.NewResourceManager(c, nil, owner).ApplyAll(ctx, objects, ssa.DefaultApplyOptions())
+	var first, rest []*unstructured.Unstructured
+	for _, o := range objects {
+		if ssautils.IsClusterDefinition(o) {
+			first = append(first, o)
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	manager := ssa.NewResourceManager(c, nil, owner)
+	if _, err := manager.ApplyAll(ctx, first, ssa.DefaultApplyOptions()); err != nil {
+		return err
+	}
+	_, err := manager.ApplyAll(ctx, rest, ssa.DefaultApplyOptions())
 	return err
 }
