@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
@@ -93,6 +94,8 @@ type Repository struct {
 	remote   *remote    // nil for a local repository
 	workTree string
 	limits   limits
+	// quiet are the files and directories of which nothing refers to others, with the bytes that were looked through.
+	quiet map[plumbing.Hash]int64
 }
 
 type limits struct {
@@ -174,7 +177,7 @@ func (r *Repository) Close() error {
 	return os.RemoveAll(r.remote.dir)
 }
 
-// Resolve finds the commit that ref means now, and the tree of path in it.
+// Resolve finds the commit that ref means now, and the tree of path in it, as of v1alpha1.Revision.
 func (r *Repository) Resolve(ctx context.Context, ref Ref, path string) (v1alpha1.Revision, error) {
 	path, err := cleanPath(path)
 	if err != nil {
@@ -188,7 +191,7 @@ func (r *Repository) Resolve(ctx context.Context, ref Ref, path string) (v1alpha
 	if err != nil {
 		return v1alpha1.Revision{}, fmt.Errorf("finding %s in %q: %w", ref, r.url, err)
 	}
-	tree, err := r.treeAt(commit, path)
+	tree, err := r.deployed(ctx, commit, path)
 	if err != nil {
 		return v1alpha1.Revision{}, fmt.Errorf("finding path %q at commit %s of %q: %w", path, revision.Short(commit.Hash.String()), r.url, err)
 	}

@@ -68,10 +68,6 @@ func (r *Repository) findSame(ctx context.Context, gone *GoneError) error {
 	if gone.Recorded.Ref == "" {
 		return nil
 	}
-	inside, err := cleanPath(gone.Recorded.Path)
-	if err != nil {
-		return err
-	}
 	tip, err := r.tip(ctx, gone.Recorded.Ref)
 	if err != nil || tip == nil {
 		return err
@@ -79,7 +75,7 @@ func (r *Repository) findSame(ctx context.Context, gone *GoneError) error {
 	gone.Tip = tip.Hash.String()
 	want := plumbing.NewHash(gone.Recorded.Tree)
 	return r.walk(ctx, tip.Hash, func(c *object.Commit) (bool, error) {
-		have, err := r.entryAt(c, inside)
+		have, err := r.deployedIfThere(ctx, c, gone.Recorded.Path)
 		if err == nil && have == want {
 			gone.Same = c.Hash.String()
 		}
@@ -109,7 +105,7 @@ func (r *Repository) tip(ctx context.Context, name string) (*object.Commit, erro
 // Ancestors returns commits before that of rev, the nearest first and at most as many as limit says (0: 1,000). Nearness counts
 // steps from child to parent; among equals the first parent goes first. Schema names files and directories that tell
 // whether one commit understands the data of the other: an ancestor differs if one of them is not the same; by
-// default it is the path of rev. That one of them is not in rev is ErrPathNotFound.
+// default it is all that the path of rev deploys. That one of them is not in rev is ErrPathNotFound.
 func (r *Repository) Ancestors(ctx context.Context, rev v1alpha1.Revision, limit int, schema ...string) ([]revision.Ancestor, error) {
 	found, err := r.ancestors(ctx, rev, limit, schema)
 	if err != nil {
@@ -122,8 +118,13 @@ func (r *Repository) ancestors(ctx context.Context, rev v1alpha1.Revision, limit
 	if limit <= 0 {
 		limit = 1000
 	}
+	names := func(c *object.Commit) ([]plumbing.Hash, error) { return r.entriesAt(c, schema) }
 	if len(schema) == 0 {
 		schema = []string{rev.Path}
+		names = func(c *object.Commit) ([]plumbing.Hash, error) {
+			name, err := r.deployedIfThere(ctx, c, rev.Path)
+			return []plumbing.Hash{name}, err
+		}
 	}
 	hash, err := r.find(ctx, Ref{Commit: rev.Commit})
 	if err != nil {
@@ -135,7 +136,7 @@ func (r *Repository) ancestors(ctx context.Context, rev v1alpha1.Revision, limit
 	var want []plumbing.Hash
 	var found []revision.Ancestor
 	err = r.walk(ctx, hash, func(c *object.Commit) (bool, error) {
-		have, err := r.entriesAt(c, schema)
+		have, err := names(c)
 		if err != nil {
 			return false, err
 		}

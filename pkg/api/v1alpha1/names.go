@@ -15,7 +15,7 @@ const (
 	AnnotationPath = "lockstep.dev/path"
 	// AnnotationRevision is "<branch or tag>@sha1:<full commit>", or "sha1:<full commit>".
 	AnnotationRevision = "lockstep.dev/revision"
-	// AnnotationTree is the Git tree hash of the path at that commit.
+	// AnnotationTree is the tree of the path at that commit, as of Revision.
 	AnnotationTree = "lockstep.dev/tree"
 	// AnnotationApprovedRemoval on a ProtectionPolicy names the sets of points that somebody allowed to go at once: digests of
 	// status.retention, separated by commas.

@@ -5,8 +5,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Revision is what was deployed: a commit, and the tree of one path in it. Two commits with the same tree at the path
-// deploy the same thing.
+// Revision is what was deployed: a commit, and the tree of one path in it. Two commits with the same tree deploy the same thing.
 type Revision struct {
 	// Repository is the URL, without credentials.
 	Repository string `json:"repository"`
@@ -17,7 +16,8 @@ type Revision struct {
 	Commit string `json:"commit"`
 	// Path is the directory in the repository, "." for its root.
 	Path string `json:"path"`
-	// Tree is the Git tree hash of the path at the commit.
+	// Tree names all that the path deploys at the commit: its Git tree hash, or another name of that form if something below the path refers
+	// to files outside of it.
 	Tree string `json:"tree"`
 }
 

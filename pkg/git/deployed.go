@@ -1,0 +1,284 @@
+package git
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha1" //nolint:gosec // Git's own names are made so, and this one stands beside them
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+)
+
+// maxScanned bounds the bytes that are looked through for what they refer to. What has more is known by the tree of the whole commit.
+const maxScanned = 64 << 20
+
+// maxQuiet bounds what is remembered of that.
+const maxQuiet = 100_000
+
+// deployed names what a path deploys at a commit. That is the tree of the path, as Git names it, unless something below refers to what lies
+// outside, as an overlay to its base or a release to its chart: then it is a name made of Git's names of all that. It never is the same where
+// one of the files differs that the path is known to refer to; what cannot be followed counts as a reference to the whole commit.
+func (r *Repository) deployed(ctx context.Context, commit *object.Commit, dir string) (plumbing.Hash, error) {
+	own, err := r.treeAt(commit, dir)
+	if err != nil || dir == "." {
+		return own, err
+	}
+	root, err := commit.Tree()
+	if err != nil {
+		return plumbing.ZeroHash, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	s := &scan{repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: maxScanned}
+	if err := s.run(ctx); err != nil {
+		return plumbing.ZeroHash, err
+	}
+	switch {
+	case s.whole:
+		return commit.TreeHash, nil
+	case len(s.parts) == 1:
+		return own, nil
+	}
+	name := sha1.New() //nolint:gosec // as above
+	for _, p := range slices.Sorted(maps.Keys(s.parts)) {
+		fmt.Fprintf(name, "%s %s\n", s.parts[p], p)
+	}
+	return plumbing.Hash(name.Sum(nil)), nil
+}
+
+// deployedIfThere is deployed of a path that need not be clean, or zero if the commit has none.
+func (r *Repository) deployedIfThere(ctx context.Context, commit *object.Commit, dir string) (plumbing.Hash, error) {
+	inside, err := cleanPath(dir)
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	name, err := r.deployed(ctx, commit, inside)
+	if errors.Is(err, ErrPathNotFound) {
+		return plumbing.ZeroHash, nil
+	}
+	return name, err
+}
+
+// scan follows what files refer to.
+type scan struct {
+	repo *Repository
+	root *object.Tree
+	// parts are the files and directories that count, with their names in Git; of todo it is not known what they refer to.
+	parts map[string]plumbing.Hash
+	todo  []string
+	left  int64
+	// loud says that something was found in what is looked at that may refer to others.
+	loud bool
+	// whole says that there is no telling what counts, so that all does.
+	whole bool
+	// broken is why the commit cannot be read.
+	broken error
+}
+
+func (s *scan) run(ctx context.Context) error {
+	for len(s.todo) > 0 && !s.whole {
+		next := s.todo[0]
+		s.todo = s.todo[1:]
+		entry, err := s.root.FindEntry(next)
+		if err == nil {
+			err = s.look(ctx, next, entry)
+		}
+		if err = cmp.Or(err, s.broken); err != nil {
+			return fmt.Errorf("%w: looking at what %q refers to: %w", ErrUnreachable, next, err)
+		}
+	}
+	return nil
+}
+
+// look goes through a file or a directory.
+func (s *scan) look(ctx context.Context, name string, e *object.TreeEntry) error {
+	if err := ctx.Err(); err != nil || s.whole {
+		return err
+	}
+	switch {
+	case e.Mode == filemode.Symlink:
+		target, err := s.read(e.Hash)
+		s.loud = true
+		if err == nil && (path.IsAbs(string(target)) || !s.add(path.Join(path.Dir(name), string(target)))) {
+			s.whole = true
+		}
+		return err
+	case e.Mode == filemode.Submodule: // its commit is its name
+		return nil
+	case e.Mode != filemode.Dir && !refers(name):
+		return nil
+	}
+	if size, known := s.repo.quiet[e.Hash]; known {
+		s.take(size)
+		return nil
+	}
+	// What is quiet is not looked at again: a history has mostly the same files.
+	left, loud := s.left, s.loud
+	s.loud = false
+	err := s.inside(ctx, name, e)
+	if err == nil && !s.loud && !s.whole {
+		if s.repo.quiet == nil || len(s.repo.quiet) >= maxQuiet {
+			s.repo.quiet = map[plumbing.Hash]int64{}
+		}
+		s.repo.quiet[e.Hash] = left - s.left
+	}
+	s.loud = s.loud || loud
+	return err
+}
+
+func (s *scan) inside(ctx context.Context, name string, e *object.TreeEntry) error {
+	if e.Mode != filemode.Dir {
+		data, err := s.read(e.Hash)
+		if err == nil {
+			s.follow(name, data)
+		}
+		return err
+	}
+	tree, err := object.GetTree(s.repo.store, e.Hash)
+	if err != nil {
+		return err
+	}
+	for i := range tree.Entries {
+		if err := s.look(ctx, path.Join(name, tree.Entries[i].Name), &tree.Entries[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take notes that so many bytes were looked through, whether now or before.
+func (s *scan) take(size int64) {
+	s.left -= size
+	s.whole = s.whole || s.left < 0
+}
+
+func (s *scan) read(hash plumbing.Hash) ([]byte, error) {
+	blob, err := object.GetBlob(s.repo.store, hash)
+	if err != nil {
+		return nil, err
+	}
+	if s.take(blob.Size); s.whole {
+		return nil, nil
+	}
+	reader, err := blob.Reader()
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(reader)
+	return data, errors.Join(err, reader.Close())
+}
+
+// refers says whether a file may name others that are deployed with it.
+func refers(name string) bool {
+	switch path.Ext(name) {
+	case ".yaml", ".yml", ".json", ".jsonnet", ".libsonnet":
+		return true
+	}
+	return path.Base(name) == "Kustomization"
+}
+
+// word is what a path may be, in YAML and whatever is like it.
+var word = regexp.MustCompile("[^\\s\"'`\\[\\]{},;()|<>=]+")
+
+// engines have objects that name charts, values and directories by their path in the repository, and keyed are the words that they do it by.
+var (
+	engines = regexp.MustCompile(`(?m)^\s*"?apiVersion"?:\s*["']?((helm|kustomize|source)\.toolkit\.fluxcd\.io|argoproj\.io)/`)
+	keyed   = regexp.MustCompile(`\b(chart|path)["']?:\s*["']?$`)
+)
+
+// follow adds what a file refers to: every word that is a path upwards, and what objects of engines may name.
+func (s *scan) follow(name string, data []byte) {
+	ofEngine := engines.Match(data)
+	if !ofEngine && !bytes.Contains(data, []byte("..")) {
+		return
+	}
+	s.loud = true
+	for _, at := range word.FindAllIndex(data, -1) {
+		text := strings.TrimPrefix(string(data[at[0]:at[1]]), "file://")
+		switch {
+		case slices.Contains(strings.Split(text, "/"), ".."):
+			s.upwards(name, text)
+		case !ofEngine:
+		case keyed.Match(data[max(0, at[0]-20):at[0]]):
+			s.add(path.Clean(strings.TrimLeft(text, "/")))
+		case strings.Contains(text, "/") || path.Ext(text) == ".yaml" || path.Ext(text) == ".yml":
+			if inside := path.Clean(strings.TrimLeft(text, "/")); inside != "." {
+				s.add(inside)
+			}
+		}
+	}
+}
+
+// upwards adds what a path of a file means. Those of a kustomization and of a chart are relative to it; others may be relative to the
+// kustomization above that reads them.
+func (s *scan) upwards(name, text string) {
+	dir := path.Dir(name)
+	if own := path.Base(name); slices.Contains(kustomizations, own) || own == "Chart.yaml" {
+		if !s.add(path.Join(dir, text)) {
+			s.whole = true
+		}
+		return
+	}
+	s.add(path.Join(dir, text))
+	for dir != "." {
+		dir = path.Dir(dir)
+		if slices.ContainsFunc(kustomizations, func(file string) bool { return s.is(path.Join(dir, file), filemode.Regular) }) {
+			s.add(path.Join(dir, text))
+		}
+	}
+}
+
+// kustomizations are the names that kustomize looks for.
+var kustomizations = []string{"kustomization.yaml", "kustomization.yml", "Kustomization"}
+
+// is says whether something of a mode is there.
+func (s *scan) is(name string, mode filemode.FileMode) bool {
+	entry := s.entry(name)
+	return entry != nil && entry.Mode == mode
+}
+
+// entry is what a path is; nil if it is nothing.
+func (s *scan) entry(name string) *object.TreeEntry {
+	entry, err := s.root.FindEntry(name)
+	switch {
+	case err == nil:
+		return entry
+	case !errors.Is(err, object.ErrEntryNotFound) && !errors.Is(err, object.ErrDirectoryNotFound):
+		s.broken = err
+	}
+	return nil
+}
+
+// add has a path count, and says whether it is there.
+func (s *scan) add(name string) bool {
+	for part := range s.parts {
+		if name == part || strings.HasPrefix(name, part+"/") {
+			return true
+		}
+	}
+	if name == "." {
+		s.whole = true
+		return true
+	}
+	for above := path.Dir(name); above != "." && above != ".." && above != "/"; above = path.Dir(above) {
+		if s.is(above, filemode.Symlink) { // wherever that leads
+			s.whole = true
+			return true
+		}
+	}
+	entry := s.entry(name)
+	if entry == nil {
+		return false
+	}
+	s.parts[name] = entry.Hash
+	s.todo = append(s.todo, name)
+	return true
+}
