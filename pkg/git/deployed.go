@@ -19,8 +19,12 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 )
 
-// maxScanned bounds the bytes that are looked through for what they refer to. What has more is known by the tree of the whole commit.
-const maxScanned = 64 << 20
+// maxScanned bounds the bytes that are looked through for what they refer to, maxLooked how often it is looked whether a path is there. What has
+// more is known by the tree of the whole commit.
+const (
+	maxScanned = 64 << 20
+	maxLooked  = 200_000
+)
 
 // maxQuiet bounds what is remembered of that.
 const maxQuiet = 100_000
@@ -75,6 +79,8 @@ type scan struct {
 	parts map[string]plumbing.Hash
 	todo  []string
 	left  int64
+	// looked counts how often it was looked for a path.
+	looked int
 	// loud says that something was found in what is looked at that may refer to others.
 	loud bool
 	// whole says that there is no telling what counts, so that all does.
@@ -201,13 +207,18 @@ func (s *scan) follow(name string, data []byte) {
 		return
 	}
 	s.loud = true
-	for _, at := range word.FindAllIndex(data, -1) {
-		text := strings.TrimPrefix(string(data[at[0]:at[1]]), "file://")
+	for from, to := 0, 0; !s.whole; {
+		at := word.FindIndex(data[to:])
+		if at == nil {
+			return
+		}
+		from, to = to+at[0], to+at[1]
+		text := strings.TrimPrefix(string(data[from:to]), "file://")
 		switch {
 		case slices.Contains(strings.Split(text, "/"), ".."):
 			s.upwards(name, text)
 		case !ofEngine:
-		case keyed.Match(data[max(0, at[0]-20):at[0]]):
+		case keyed.Match(data[max(0, from-20):from]):
 			s.add(path.Clean(strings.TrimLeft(text, "/")))
 		case strings.Contains(text, "/") || path.Ext(text) == ".yaml" || path.Ext(text) == ".yml":
 			if inside := path.Clean(strings.TrimLeft(text, "/")); inside != "." {
@@ -247,6 +258,10 @@ func (s *scan) is(name string, mode filemode.FileMode) bool {
 
 // entry is what a path is; nil if it is nothing.
 func (s *scan) entry(name string) *object.TreeEntry {
+	if s.looked++; s.looked > maxLooked {
+		s.whole = true
+		return nil
+	}
 	entry, err := s.root.FindEntry(name)
 	switch {
 	case err == nil:
