@@ -1,6 +1,7 @@
 package residual
 
 import (
+	"cmp"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -183,7 +184,9 @@ func (s *survey) releaseBrings(ctx context.Context, u *unstructured.Unstructured
 	}
 	newest, _ := history[0].(map[string]any)
 	name, _ := newest["name"].(string)
-	storage, _, _ := unstructured.NestedString(u.Object, "status", "storageNamespace")
+	noted, _, _ := unstructured.NestedString(u.Object, "status", "storageNamespace")
+	wanted, _, _ := unstructured.NestedString(u.Object, "spec", "storageNamespace")
+	storage := cmp.Or(noted, wanted, u.GetNamespace())
 	s.facts.Releases[object.Name{Namespace: storage, Name: name}] = by
 	if found, err := s.inventory(u, by); found || err != nil {
 		return err

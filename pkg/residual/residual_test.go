@@ -234,8 +234,13 @@ func TestSurveyWithHelm(t *testing.T) {
 		"out Service shop/web: in Git: HelmRelease shop/web",
 	}
 	store := storage(t, "# Source: web\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n---\n\n")
-	if diff := cmp.Diff(want, verdicts(t, cluster(t, helmShop, store), full())); diff != "" {
-		t.Errorf("decisions (-want +got):\n%s", diff)
+	for _, shop := range []string{
+		helmShop, strings.Replace(helmShop, "storageNamespace: shop, ", "", 1),
+		strings.NewReplacer("storageNamespace: shop, ", "", "spec: {", "spec: {storageNamespace: shop, ").Replace(helmShop),
+	} {
+		if diff := cmp.Diff(want, verdicts(t, cluster(t, shop, store), full())); diff != "" {
+			t.Errorf("decisions (-want +got):\n%s", diff)
+		}
 	}
 	if got := verdicts(t, cluster(t, helmShop), full()); !slices.Contains(got, "in Service shop/web: bears the label of HelmRelease shop/web, which does not bring it") {
 		t.Errorf("a release without storage brings something: %s", got)
