@@ -41,7 +41,7 @@ func (r *Repository) deployed(ctx context.Context, commit *object.Commit, dir st
 	if err != nil {
 		return plumbing.ZeroHash, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	s := &scan{repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: maxScanned}
+	s := &scan{repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: maxScanned, trees: map[plumbing.Hash]*object.Tree{}}
 	if err := s.run(ctx); err != nil {
 		return plumbing.ZeroHash, err
 	}
@@ -85,7 +85,8 @@ type scan struct {
 	loud bool
 	// whole says that there is no telling what counts, so that all does.
 	whole bool
-	// broken is why the commit cannot be read.
+	// trees are those that were read, broken is why one could not be.
+	trees  map[plumbing.Hash]*object.Tree
 	broken error
 }
 
@@ -93,11 +94,7 @@ func (s *scan) run(ctx context.Context) error {
 	for len(s.todo) > 0 && !s.whole {
 		next := s.todo[0]
 		s.todo = s.todo[1:]
-		entry, err := s.root.FindEntry(next)
-		if err == nil {
-			err = s.look(ctx, next, entry)
-		}
-		if err = cmp.Or(err, s.broken); err != nil {
+		if err := cmp.Or(s.look(ctx, next, s.entry(next)), s.broken); err != nil {
 			return fmt.Errorf("%w: looking at what %q refers to: %w", ErrUnreachable, next, err)
 		}
 	}
@@ -148,9 +145,9 @@ func (s *scan) inside(ctx context.Context, name string, e *object.TreeEntry) err
 		}
 		return err
 	}
-	tree, err := object.GetTree(s.repo.store, e.Hash)
-	if err != nil {
-		return err
+	tree := s.tree(e.Hash)
+	if tree == nil {
+		return s.broken
 	}
 	for i := range tree.Entries {
 		if err := s.look(ctx, path.Join(name, tree.Entries[i].Name), &tree.Entries[i]); err != nil {
@@ -194,11 +191,17 @@ func refers(name string) bool {
 // word is what a path may be, in YAML and whatever is like it.
 var word = regexp.MustCompile("[^\\s\"'`\\[\\]{},;()|<>=]+")
 
-// engines have objects that name charts, values and directories by their path in the repository, and keyed are the words that they do it by.
+// engines have objects that name charts, values and directories by their path in the repository: releases the charts, deployers the directories, to
+// which others are relative.
 var (
-	engines = regexp.MustCompile(`(?m)^\s*"?apiVersion"?:\s*["']?((helm|kustomize|source)\.toolkit\.fluxcd\.io|argoproj\.io)/`)
-	keyed   = regexp.MustCompile(`\b(chart|path)["']?:\s*["']?$`)
+	engines   = regexp.MustCompile(`(?m)^\s*"?apiVersion"?:\s*["']?((helm|kustomize|source)\.toolkit\.fluxcd\.io|argoproj\.io)/`)
+	deployers = regexp.MustCompile(`(kustomize\.toolkit\.fluxcd|argoproj)\.io/`)
+	charts    = regexp.MustCompile(`\bchart["']?:[ \t]*["']?([^\s"'#,}]+)`)
+	paths     = regexp.MustCompile(`\b(?:chart|path)["']?:[ \t]*["']?([^\s"'#,}]+)`)
 )
+
+// maxKeyed bounds the paths of that kind in a file.
+const maxKeyed = 1000
 
 // follow adds what a file refers to: every word that is a path upwards, and what objects of engines may name.
 func (s *scan) follow(name string, data []byte) {
@@ -207,6 +210,20 @@ func (s *scan) follow(name string, data []byte) {
 		return
 	}
 	s.loud = true
+	bases := s.above(name)
+	if ofEngine {
+		keyed := charts
+		if deployers.Match(data) {
+			keyed = paths
+		}
+		found := keyed.FindAllSubmatch(data, maxKeyed+1)
+		s.whole = s.whole || len(found) > maxKeyed
+		for _, m := range found {
+			inside := path.Clean(strings.TrimLeft(string(m[1]), "/"))
+			s.add(inside)
+			bases = append(bases, inside)
+		}
+	}
 	for from, to := 0, 0; !s.whole; {
 		at := word.FindIndex(data[to:])
 		if at == nil {
@@ -214,37 +231,40 @@ func (s *scan) follow(name string, data []byte) {
 		}
 		from, to = to+at[0], to+at[1]
 		text := strings.TrimPrefix(string(data[from:to]), "file://")
-		switch {
+		switch inside := path.Clean(text); {
 		case slices.Contains(strings.Split(text, "/"), ".."):
-			s.upwards(name, text)
-		case !ofEngine:
-		case keyed.Match(data[max(0, from-20):from]):
-			s.add(path.Clean(strings.TrimLeft(text, "/")))
-		case strings.Contains(text, "/") || path.Ext(text) == ".yaml" || path.Ext(text) == ".yml":
-			if inside := path.Clean(strings.TrimLeft(text, "/")); inside != "." {
-				s.add(inside)
-			}
+			s.upwards(name, text, bases)
+		case ofEngine && inside != "." && !path.IsAbs(inside) && (strings.Contains(text, "/") || path.Ext(text) == ".yaml" || path.Ext(text) == ".yml"):
+			s.add(inside)
 		}
 	}
 }
 
-// upwards adds what a path of a file means. Those of a kustomization and of a chart are relative to it; others may be relative to the
-// kustomization above that reads them.
-func (s *scan) upwards(name, text string) {
-	dir := path.Dir(name)
+// upwards adds what a path of a file means. Those of a kustomization and of a chart are relative to it; others may be relative to whatever is
+// built with the file.
+func (s *scan) upwards(name, text string, bases []string) {
 	if own := path.Base(name); slices.Contains(kustomizations, own) || own == "Chart.yaml" {
-		if !s.add(path.Join(dir, text)) {
+		if !s.add(path.Join(path.Dir(name), text)) {
 			s.whole = true
 		}
 		return
 	}
-	s.add(path.Join(dir, text))
+	for _, dir := range bases {
+		s.add(path.Join(dir, text))
+	}
+}
+
+// above are the directory of a file, and those above it that have a kustomization.
+func (s *scan) above(name string) []string {
+	dir := path.Dir(name)
+	all := []string{dir}
 	for dir != "." {
 		dir = path.Dir(dir)
 		if slices.ContainsFunc(kustomizations, func(file string) bool { return s.is(path.Join(dir, file), filemode.Regular) }) {
-			s.add(path.Join(dir, text))
+			all = append(all, dir)
 		}
 	}
+	return all
 }
 
 // kustomizations are the names that kustomize looks for.
@@ -262,14 +282,41 @@ func (s *scan) entry(name string) *object.TreeEntry {
 		s.whole = true
 		return nil
 	}
-	entry, err := s.root.FindEntry(name)
-	switch {
-	case err == nil:
-		return entry
-	case !errors.Is(err, object.ErrEntryNotFound) && !errors.Is(err, object.ErrDirectoryNotFound):
-		s.broken = err
+	// Whatever a file may name is asked for here, also what go-git's own search takes for an invalid path.
+	dir, last := path.Split(name)
+	tree := s.root
+	for _, part := range strings.FieldsFunc(dir, func(c rune) bool { return c == '/' }) {
+		below := entryOf(tree, part)
+		if below == nil || below.Mode != filemode.Dir {
+			return nil
+		}
+		if tree = s.tree(below.Hash); tree == nil {
+			return nil
+		}
 	}
-	return nil
+	return entryOf(tree, last)
+}
+
+func entryOf(tree *object.Tree, name string) *object.TreeEntry {
+	i := slices.IndexFunc(tree.Entries, func(e object.TreeEntry) bool { return e.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &tree.Entries[i]
+}
+
+// tree reads a directory; nil, and broken, if that is not here.
+func (s *scan) tree(hash plumbing.Hash) *object.Tree {
+	if tree, ok := s.trees[hash]; ok {
+		return tree
+	}
+	tree, err := object.GetTree(s.repo.store, hash)
+	if err != nil {
+		s.broken = err
+		return nil
+	}
+	s.trees[hash] = tree
+	return tree
 }
 
 // add has a path count, and says whether it is there.
