@@ -15,6 +15,7 @@ import (
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -61,6 +62,7 @@ func TestExamples(t *testing.T) {
 		kubectl(ctx, t, prod, "delete", "--ignore-not-found", "-n", v1alpha1.SystemNamespace, "secret/vault-offsite-key", "secret/vault-offsite-credentials")
 	})
 	t.Run("flux-monorepo", fluxExample)
+	t.Run("helm", helmExample)
 	t.Run("argocd-app-of-apps", argoExampleRepository)
 	t.Run("kustomize", kustomizeExample)
 }
@@ -100,6 +102,37 @@ func fluxExample(t *testing.T) {
 	e.restorable(ctx, p, "(clusters/production)")
 }
 
+// helmExample: the policy is in the chart, and selects the claims of the release alone.
+func helmExample(t *testing.T) {
+	ctx, prod := t.Context(), shared.prod
+	e := publishExample(ctx, t, "helm", "https://git.example.com/acme/queue.git", edits{
+		"charts/queue/values.yaml": {"image: redis", "image: lockstep.test/redis"},
+	})
+	bootstrap(ctx, e)
+	comesUp(ctx, t, "queue", "statefulset/queue")
+	_, err := prod.Exec(ctx, "queue", "queue-0", "redis-cli", "rpush", "jobs", "one", "two")
+	must(t, err)
+	p := e.backup(ctx, "queue", "queue", "data-queue-0")
+	d := e.restorable(ctx, p, "")
+	if found := ofNamespace(d, "queue"); len(found) > 0 {
+		t.Errorf("found in the cluster: %v", found)
+	}
+
+	// What somebody makes by hand is in no commit: only the cluster knows of it.
+	must(t, prod.Create(ctx, claimByHand("queue", "forgotten")))
+	must(t, lab.Eventually(ctx, patience, func(ctx context.Context) (bool, error) {
+		claim := &corev1.PersistentVolumeClaim{}
+		err := prod.Get(ctx, client.ObjectKey{Namespace: "queue", Name: "forgotten"}, claim)
+		return claim.Status.Phase == corev1.ClaimBound, err
+	}))
+	d = e.check(ctx, "--live")
+	e.finds(d, "LS401", "PersistentVolumeClaim queue/forgotten")
+	e.finds(d, "LS403", "PersistentVolumeClaim queue/forgotten")
+	if d := e.check(ctx); slices.ContainsFunc(d.Findings, func(f coverage.Finding) bool { return f.Object.Name == "forgotten" }) {
+		t.Error("the check knows of a claim in the cluster without --live")
+	}
+}
+
 // argoExampleRepository: one Application is applied by hand, and brings the others.
 func argoExampleRepository(t *testing.T) {
 	ctx, prod := t.Context(), shared.prod
@@ -137,11 +170,13 @@ func kustomizeExample(t *testing.T) {
 	if out := writeNote(ctx, t, "buy milk"); !strings.Contains(out, "buy milk") {
 		t.Errorf("the notes are %q", out)
 	}
-	p := e.backup(ctx, "notes", "notes", "notes")
-	e.restorable(ctx, p, "Directory production")
+	running := e.head()
 	must(t, e.repo.Commit(ctx, "A label", func(dir string) error {
 		return edits{"production/kustomization.yaml": {"resources: [../base]", "resources: [../base]\nlabels: [{pairs: {team: notes}}]"}}.make(dir)
 	}))
+	must(t, e.repo.Tag(ctx, "v2.0.0"))
+	p := e.inPipeline(ctx, "notes", "notes", running)
+	e.complete(p, running, "notes")
 
 	// Of what runs there is a point now, and of what was not deployed yet there is none.
 	vault := []string{"--vault", shared.vault, "--key-file", shared.key}
@@ -149,6 +184,7 @@ func kustomizeExample(t *testing.T) {
 	if out, err := shared.lab.Lockstep(ctx, nil, append([]string{"check", e.dir}, vault...)...); err == nil || !strings.Contains(out, "RESTORABLE TODAY") {
 		t.Errorf("the check does not fail for it: %v\n%s", err, out)
 	}
+	e.restorable(ctx, p, "Directory production", "--head", tag)
 }
 
 // writeNote does what the example's page says, through the Service.
@@ -217,13 +253,14 @@ func bootstrap(ctx context.Context, e *example) {
 	kubectl(ctx, e.t, prod, "apply", "-f", filepath.Join(e.dir, "clusters", "production", "flux-system", "sync.yaml"))
 	c, git := engineClient(e.t, prod), standin.Git{Dir: e.t.TempDir()}
 	flux := &standin.Flux{Client: c, Namespace: "flux-system", Fetch: git.Fetch}
+	helm := &standin.Helm{Client: c, Fetch: git.Fetch}
 	stop := atWork(ctx, e.t, func(ctx context.Context) error {
 		if err := flux.Step(ctx); err != nil && !standin.IsRefused(err) { // the gate says no until it knows that nothing is to be saved
 			return err
 		}
-		return nil
+		return helm.Step(ctx)
 	})
-	e.t.Cleanup(func() { e.remove(stop, "flux-system", "shop") })
+	e.t.Cleanup(func() { e.remove(stop, "flux-system", "shop", "queue") })
 }
 
 // remove takes an example from the cluster, with its volumes, which its StorageClass retains.
@@ -285,6 +322,16 @@ func comesUp(ctx context.Context, t *testing.T, namespace string, workloads ...s
 			out, _ := shared.prod.Kubectl(context.WithoutCancel(ctx), "-n", namespace, "get", "helmreleases,statefulsets,deployments,pods,pvc,events")
 			t.Fatalf("%s of %s has %q ready replicas: %v\n%s", workload, namespace, ready, err, out)
 		}
+	}
+}
+
+func claimByHand(namespace, name string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("16Mi")}},
+		},
 	}
 }
 
@@ -390,4 +437,15 @@ func (e *example) finds(d *report.Document, rule, object string) {
 	}) {
 		e.t.Errorf("%s about %s is not found; found are %+v", rule, object, d.Findings)
 	}
+}
+
+// ofNamespace are the findings that the cluster gave about what is in a namespace.
+func ofNamespace(d *report.Document, namespace string) []coverage.Finding {
+	var found []coverage.Finding
+	for _, f := range d.Findings {
+		if strings.HasPrefix(f.Rule, "LS4") && f.Object.Namespace == namespace {
+			found = append(found, f)
+		}
+	}
+	return found
 }
