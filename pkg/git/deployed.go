@@ -17,17 +17,16 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"sigs.k8s.io/kustomize/api/konfig"
 )
 
 // maxScanned bounds the bytes that are looked through for what they refer to, maxLooked how often it is looked whether a path is there. What has
-// more is known by the tree of the whole commit.
+// more is known by the tree of the whole commit. maxQuiet bounds of how many files and directories it is remembered that they refer to nothing.
 const (
 	maxScanned = 64 << 20
 	maxLooked  = 200_000
+	maxQuiet   = 100_000
 )
-
-// maxQuiet bounds what is remembered of that.
-const maxQuiet = 100_000
 
 // deployed names what a path deploys at a commit. That is the tree of the path, as Git names it, unless something below refers to what lies
 // outside, as an overlay to its base or a release to its chart: then it is a name made of Git's names of all that. It never is the same where
@@ -185,7 +184,7 @@ func refers(name string) bool {
 	case ".yaml", ".yml", ".json", ".jsonnet", ".libsonnet":
 		return true
 	}
-	return path.Base(name) == "Kustomization"
+	return slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
 }
 
 // word is what a path may be, in YAML and whatever is like it.
@@ -243,7 +242,7 @@ func (s *scan) follow(name string, data []byte) {
 // upwards adds what a path of a file means. Those of a kustomization and of a chart are relative to it; others may be relative to whatever is
 // built with the file.
 func (s *scan) upwards(name, text string, bases []string) {
-	if own := path.Base(name); slices.Contains(kustomizations, own) || own == "Chart.yaml" {
+	if own := path.Base(name); slices.Contains(konfig.RecognizedKustomizationFileNames(), own) || own == "Chart.yaml" {
 		if !s.add(path.Join(path.Dir(name), text)) {
 			s.whole = true
 		}
@@ -260,15 +259,12 @@ func (s *scan) above(name string) []string {
 	all := []string{dir}
 	for dir != "." {
 		dir = path.Dir(dir)
-		if slices.ContainsFunc(kustomizations, func(file string) bool { return s.is(path.Join(dir, file), filemode.Regular) }) {
+		if slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(file string) bool { return s.is(path.Join(dir, file), filemode.Regular) }) {
 			all = append(all, dir)
 		}
 	}
 	return all
 }
-
-// kustomizations are the names that kustomize looks for.
-var kustomizations = []string{"kustomization.yaml", "kustomization.yml", "Kustomization"}
 
 // is says whether something of a mode is there.
 func (s *scan) is(name string, mode filemode.FileMode) bool {

@@ -19,7 +19,8 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
 
-// Files are those of a commit of a local repository, for looking at them in a directory, where they are when they are brought. Unlike in what Materialise writes, submodules and links out of the repository are left out.
+// Files are those of a commit of a local repository, for looking at them in a directory, where they are when they are brought. Unlike in
+// what Materialise writes, submodules and links out of the repository are left out.
 type Files struct {
 	commit, url string
 	writer      *writer

@@ -2,7 +2,6 @@ package standin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -109,7 +108,7 @@ func chart(ctx context.Context, dir, name, namespace string, values map[string]a
 		}
 		found, err := ssautils.ReadObjects(strings.NewReader(text))
 		if err != nil {
-			return nil, "", errors.Join(fmt.Errorf("reading what %s gives", file), err)
+			return nil, "", fmt.Errorf("reading what %s gives: %w", file, err)
 		}
 		objects = append(objects, found...)
 	}
