@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // Limits of a check: a repository may come from a stranger, and the templates of its charts are programs.
@@ -61,7 +63,7 @@ func (l Limits) hold(ctx context.Context, run func(context.Context) error) error
 		case <-ctx.Done():
 			return settle(done, context.Cause(ctx))
 		case <-end.C:
-			giveUp(&LimitError{fmt.Sprintf("it takes longer than %s", cmp.Or(l.Time, DefaultTime))})
+			giveUp(&LimitError{fmt.Sprintf("it takes longer than %s", spelling.Duration(cmp.Or(l.Time, DefaultTime)))})
 		case <-look.C:
 			if held() > most {
 				giveUp(&LimitError{fmt.Sprintf("it takes more than %s of memory", resource.NewQuantity(most, resource.BinarySI))})

@@ -94,7 +94,7 @@ type Row struct {
 	Why string `json:"why,omitempty"`
 	// Policy is the name of the policy that selects it, the one with the best RPO if there are several.
 	Policy string `json:"policy,omitempty"`
-	// RPO is the most data, as time, that may be lost by the policy's schedule, as a duration ("1h0m0s"); empty if it has none.
+	// RPO is the most data, as time, that may be lost by the policy's schedule, as a duration ("1h30m"); empty if it has none.
 	RPO string `json:"rpo,omitempty"`
 	// PromisedRPO is what the policy's objectives say.
 	PromisedRPO string      `json:"promisedRPO,omitempty"`

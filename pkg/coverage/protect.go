@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/schedule"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // protection is what is known of the protection of one volume.
@@ -169,10 +170,10 @@ func (s *scope) describe(row Row, p *policy) Row {
 	}
 	row.Policy, row.Vaults = p.GetName(), append(row.Vaults, p.Spec.Vaults...)
 	if p.interval > 0 {
-		row.RPO = p.interval.String()
+		row.RPO = spelling.Duration(p.interval)
 	}
 	if o := p.Spec.Objectives; o != nil && o.RPO != nil {
-		row.PromisedRPO = o.RPO.Duration.String()
+		row.PromisedRPO = spelling.Duration(o.RPO.Duration)
 	}
 	for i, f := range s.Facts.Points {
 		if f.of(p) && (row.Point == nil || row.Point.Found != "found" && f.Found == "found") {

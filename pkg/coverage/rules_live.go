@@ -12,6 +12,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/selection"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // These rules look at a cluster and at vaults, where they were asked.
@@ -57,12 +58,13 @@ func pointTooOld(s *scope) {
 			continue
 		}
 		rpo := p.Spec.Objectives.RPO.Duration
+		promised := spelling.Duration(rpo)
 		about := Object{APIVersion: v1alpha1.GroupVersion.String(), Kind: policyKind.Kind, Namespace: p.Namespace, Name: p.Name}
 		fix := fmt.Sprintf("look at what stops it: kubectl -n %s describe protectionpolicy %s", p.Namespace, p.Name)
 		if p.Status.LastPoint == nil {
-			s.add(Finding{Object: about, Message: fmt.Sprintf("the policy %s/%s promises an RPO of %s and has no good point at all", p.Namespace, p.Name, rpo), Fix: fix})
+			s.add(Finding{Object: about, Message: fmt.Sprintf("the policy %s/%s promises an RPO of %s and has no good point at all", p.Namespace, p.Name, promised), Fix: fix})
 		} else if age := s.Now.Sub(p.Status.LastPoint.Taken.Time); age > rpo {
-			s.add(Finding{Object: about, Message: fmt.Sprintf("the newest good point of the policy %s/%s is %s old, and an RPO of %s is promised", p.Namespace, p.Name, age.Round(time.Second), rpo), Fix: fix})
+			s.add(Finding{Object: about, Message: fmt.Sprintf("the newest good point of the policy %s/%s is %s old, and an RPO of %s is promised", p.Namespace, p.Name, spelling.Duration(age.Round(time.Second)), promised), Fix: fix})
 		}
 	}
 }

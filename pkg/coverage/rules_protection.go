@@ -14,6 +14,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // These rules ask whether the data is protected.
@@ -74,15 +75,15 @@ func weakRPO(s *scope) {
 		took, err := p.interval, p.err
 		switch {
 		case open(p.Spec.Schedule) || open(p.Spec.TimeZone):
-			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule has a variable whose value is not in the repository", p.GetName(), o.RPO.Duration), fix).Severity = Note
+			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule has a variable whose value is not in the repository", p.GetName(), spelling.Duration(o.RPO.Duration)), fix).Severity = Note
 		case err != nil:
-			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule never runs: %v", p.GetName(), o.RPO.Duration, err), fix)
+			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule never runs: %v", p.GetName(), spelling.Duration(o.RPO.Duration), err), fix)
 		case took == 0 && p.Spec.Suspend:
-			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s and is suspended", p.GetName(), o.RPO.Duration), fix)
+			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s and is suspended", p.GetName(), spelling.Duration(o.RPO.Duration)), fix)
 		case took == 0:
-			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s and has no schedule", p.GetName(), o.RPO.Duration), fix)
+			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s and has no schedule", p.GetName(), spelling.Duration(o.RPO.Duration)), fix)
 		case took > o.RPO.Duration:
-			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule %q leaves up to %s between two points", p.GetName(), o.RPO.Duration, p.Spec.Schedule, took), fix)
+			s.find(p.Object, fmt.Sprintf("the policy %s promises an RPO of %s, and its schedule %q leaves up to %s between two points", p.GetName(), spelling.Duration(o.RPO.Duration), p.Spec.Schedule, spelling.Duration(took)), fix)
 		}
 	}
 }

@@ -296,7 +296,7 @@ func TestFacts(t *testing.T) {
 			"error StorageClass /gp2: the cluster must have the StorageClass gp2, which Git does not bring; shop/b asks for it"},
 		"LS401": {"error Cluster /: the cluster was not asked for everything, so that it is not known what is unprotected there: pods: forbidden",
 			"error PersistentVolumeClaim shop/bare: the claim shop/bare is in the cluster, and no policy there protects it", "error PersistentVolumeClaim shop/mute: the claim shop/mute is in the cluster, and no policy there protects it"},
-		"LS402": {"error ProtectionPolicy shop/never: the policy shop/never promises an RPO of 1h0m0s and has no good point at all", "error ProtectionPolicy shop/old: the newest good point of the policy shop/old is 2h0m0s old, and an RPO of 1h0m0s is promised"},
+		"LS402": {"error ProtectionPolicy shop/never: the policy shop/never promises an RPO of 1h and has no good point at all", "error ProtectionPolicy shop/old: the newest good point of the policy shop/old is 2h old, and an RPO of 1h is promised"},
 		"LS403": {"warning PersistentVolume /left: the volume left holds data and is in no claim", "warning PersistentVolumeClaim shop/out: nothing uses the claim shop/out"},
 		"LS404": {"error ProtectionPolicy shop/shop: there is no point from which this commit of shop could be restored today (a: it does not answer)"},
 	} {

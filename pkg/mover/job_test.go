@@ -289,15 +289,15 @@ func TestHopeless(t *testing.T) {
 		want string
 	}{
 		{"just made", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Minute)}, ""},
-		{"waits for long", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Hour)}, "the mover did not start within 10m0s"},
+		{"waits for long", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Hour)}, "the mover did not start within 10m"},
 		{"and says why", mover.State{Phase: mover.PhasePending, PendingSince: now.Add(-time.Hour), Message: "FailedMount: busy"},
-			"the mover did not start within 10m0s: FailedMount: busy"},
+			"the mover did not start within 10m: FailedMount: busy"},
 		{"one of two is done", mover.State{Phase: mover.PhasePending}, ""},
 		{"its node was restarted just now", mover.State{Phase: mover.PhasePending, HaltedSince: now.Add(-10 * time.Second)}, ""},
 		{"its node was restarted", mover.State{Phase: mover.PhasePending, HaltedSince: now.Add(-time.Minute)},
 			"the node was restarted while the mover started, and does not start it again"},
 		{"moves", mover.State{Phase: mover.PhaseRunning, Idle: time.Minute}, ""},
-		{"moves nothing", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour}, "the mover has read and written nothing for 30m0s"},
+		{"moves nothing", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour}, "the mover has read and written nothing for 30m"},
 		{"on a lost node", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour, LostNode: "one"}, ""},
 		{"is being ended", mover.State{Phase: mover.PhaseRunning, Idle: time.Hour, Abandoned: true}, ""},
 		{"is over", mover.State{Phase: mover.PhaseFailed, PendingSince: now.Add(-time.Hour)}, ""},

@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // Phase is where a mover Job stands.
@@ -117,13 +119,13 @@ func (s State) Hopeless(now time.Time) string {
 		return ""
 	case s.Phase == PhasePending && !s.PendingSince.IsZero() && now.Sub(s.PendingSince) > maxPending:
 		if s.Message == "" {
-			return fmt.Sprintf("the mover did not start within %s", maxPending)
+			return fmt.Sprintf("the mover did not start within %s", spelling.Duration(maxPending))
 		}
-		return fmt.Sprintf("the mover did not start within %s: %s", maxPending, s.Message)
+		return fmt.Sprintf("the mover did not start within %s: %s", spelling.Duration(maxPending), s.Message)
 	case s.Phase == PhasePending && !s.HaltedSince.IsZero() && now.Sub(s.HaltedSince) > maxHalted:
 		return halted
 	case s.Phase == PhaseRunning && s.Idle > maxIdle:
-		return fmt.Sprintf("the mover has read and written nothing for %s", maxIdle)
+		return fmt.Sprintf("the mover has read and written nothing for %s", spelling.Duration(maxIdle))
 	}
 	return ""
 }

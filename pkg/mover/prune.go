@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/catalog"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 	"github.com/lockstep-dr/lockstep/pkg/volume"
 )
 
@@ -100,7 +101,7 @@ func PruneHopeless(ctx context.Context, c client.Reader, job *batchv1.Job, now t
 			}
 		}
 	}
-	return fmt.Sprintf("the prune did not start within %s", maxPending), nil
+	return fmt.Sprintf("the prune did not start within %s", spelling.Duration(maxPending)), nil
 }
 
 // prune gives up what removed points kept, and then deletes what nothing needs. Both may run beside anything else.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // Objective is the RTO that the application's policy promises, as the commit has it: the one place where it can be read before
@@ -41,5 +42,5 @@ func (p *Plan) textObjective() string {
 	if promised == 0 {
 		return ""
 	}
-	return fmt.Sprintf("  promised    to be back within %s\n", promised)
+	return fmt.Sprintf("  promised    to be back within %s\n", spelling.Duration(promised))
 }

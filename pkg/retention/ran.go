@@ -1,8 +1,9 @@
 package retention
 
 import (
-	"fmt"
 	"time"
+
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // deployed is what makes two points be of the same deployment.
@@ -34,7 +35,7 @@ func (d *decision) ran() {
 		newest, oldest := of[name][0], of[name][len(of[name])-1]
 		switch ran := d.points[newest].Taken.Sub(d.points[oldest].Taken); {
 		case ran > d.Rules.RanLonger:
-			d.keep(newest, RanLonger, fmt.Sprintf("for at least %v", ran.Round(time.Minute)))
+			d.keep(newest, RanLonger, "for at least "+spelling.Duration(ran.Round(time.Minute)))
 			d.keep(oldest, RanLonger, "how long is known from it")
 		case newest != oldest && d.current(name):
 			d.keep(oldest, RanLonger, "how long will be known from it")

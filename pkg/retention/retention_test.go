@@ -199,20 +199,20 @@ func TestRanLonger(t *testing.T) {
 				of(good(t, "2026-11-19T00:00:00Z"), "c2", ""), of(good(t, "2026-11-18T00:00:00Z"), "c2", ""),
 				of(good(t, "2026-11-17T00:00:00Z"), "c1", ""), of(good(t, "2026-11-10T00:00:00Z"), "c1", ""), of(good(t, "2026-11-08T00:00:00Z"), "c1", "")},
 			want: []string{"Kept: last good", "Goes: no rule keeps it", "Goes: no rule keeps it",
-				"Kept: ran for at least 216h0m0s", "Goes: no rule keeps it", "Kept: ran how long is known from it"},
+				"Kept: ran for at least 216h", "Goes: no rule keeps it", "Kept: ran how long is known from it"},
 		},
 		{
 			name: "commits of one tree are one deployment",
 			points: []retention.Point{
 				of(good(t, "2026-11-20T00:00:00Z"), "c3", "t2"),
 				of(good(t, "2026-11-19T00:00:00Z"), "c2", "t1"), of(good(t, "2026-11-01T00:00:00Z"), "c1", "t1")},
-			want: []string{"Kept: last good", "Kept: ran for at least 432h0m0s", "Kept: ran how long is known from it"},
+			want: []string{"Kept: last good", "Kept: ran for at least 432h", "Kept: ran how long is known from it"},
 		},
 		{
 			name: "deployed twice: from the first time to the last",
 			points: []retention.Point{
 				of(good(t, "2026-11-20T00:00:00Z"), "c1", ""), of(good(t, "2026-11-10T00:00:00Z"), "c2", ""), of(good(t, "2026-11-01T00:00:00Z"), "c1", "")},
-			want: []string{"Kept: last good, ran for at least 456h0m0s", "Goes: no rule keeps it", "Kept: ran how long is known from it"},
+			want: []string{"Kept: last good, ran for at least 456h", "Goes: no rule keeps it", "Kept: ran how long is known from it"},
 		},
 		{
 			name: "what is deployed now: the oldest stays, which will tell",
@@ -260,7 +260,7 @@ func TestRanLongerOverTime(t *testing.T) {
 		}
 	}
 	check(t, in, []string{"Kept: last good, last 1 of 1", "Kept: ran how long will be known from it",
-		"Kept: ran for at least 192h0m0s", "Kept: ran how long is known from it"})
+		"Kept: ran for at least 192h", "Kept: ran how long is known from it"})
 }
 
 func TestDecideRefuses(t *testing.T) {

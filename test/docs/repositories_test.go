@@ -41,8 +41,8 @@ var repositories = map[string]repository{
 	"flux-monorepo": {
 		"https://git.example.com/acme/fleet.git",
 		[]string{
-			"production shop/data-database-0 1Gi 15m0s", "production shop/uploads 10Gi 15m0s",
-			"staging shop/data-database-0 1Gi 24h0m0s", "staging shop/uploads 512Mi 24h0m0s",
+			"production shop/data-database-0 1Gi 15m", "production shop/uploads 10Gi 15m",
+			"staging shop/data-database-0 1Gi 24h", "staging shop/uploads 512Mi 24h",
 		},
 		map[string]change{
 			"the policy leaves staging":    {"apps/shop/staging/kustomization.yaml", "[../base]", "[../base]\n" + withoutPolicy("shop, namespace: shop"), "LS107 LS107 LS304"},
@@ -55,8 +55,8 @@ var repositories = map[string]repository{
 	"argocd-app-of-apps": {
 		"https://git.example.com/acme/fleet.git",
 		[]string{
-			"orders-production/data-orders-0 1Gi 15m0s", "orders-production/log-orders-0 1Gi 15m0s",
-			"orders-staging/data-orders-0 1Gi 24h0m0s", "orders-staging/log-orders-0 1Gi 24h0m0s",
+			"orders-production/data-orders-0 1Gi 15m", "orders-production/log-orders-0 1Gi 15m",
+			"orders-staging/data-orders-0 1Gi 24h", "orders-staging/log-orders-0 1Gi 24h",
 		},
 		map[string]change{
 			"the policy leaves staging":         {"orders/staging/kustomization.yaml", "[../base]", "[../base]\n" + withoutPolicy("orders"), "LS107 LS107 LS304"},
@@ -68,7 +68,7 @@ var repositories = map[string]repository{
 	},
 	"helm": {
 		"https://git.example.com/acme/queue.git",
-		[]string{"queue/data-queue-0 2Gi 15m0s"},
+		[]string{"queue/data-queue-0 2Gi 15m"},
 		map[string]change{
 			"the policy leaves":      {"clusters/production/queue.yaml", "protection:", "protection:\n      enabled: false", "LS107"},
 			"the release is renamed": {"clusters/production/queue.yaml", "HelmRelease\nmetadata:\n  name: queue", "HelmRelease\nmetadata:\n  name: jobs", "LS103 left-behind"},
@@ -78,7 +78,7 @@ var repositories = map[string]repository{
 	},
 	"kustomize": {
 		"https://git.example.com/acme/notes.git",
-		[]string{"notes/notes 1Gi 1h0m0s"},
+		[]string{"notes/notes 1Gi 1h"},
 		map[string]change{
 			"the policy leaves": {"base/kustomization.yaml", ", policy.yaml", "", "LS107"},
 			"the claim shrinks": {"production/kustomization.yaml", "storage: 1Gi", "storage: 100Mi", "LS105"},

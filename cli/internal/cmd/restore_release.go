@@ -18,6 +18,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/gitops"
 	"github.com/lockstep-dr/lockstep/pkg/gitops/ruler"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // releaseInterval is how often it is looked whether an engine follows its branch again.
@@ -129,7 +130,7 @@ func (p *Program) waitForRelease(ctx context.Context, timeout time.Duration, ask
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			return fault.New(fault.Failed, "Ask again when that is mended; the same command goes on.", "not released within %s: %s", timeout, waits)
+			return fault.New(fault.Failed, "Ask again when that is mended; the same command goes on.", "not released within %s: %s", spelling.Duration(timeout), waits)
 		case <-tick.C:
 		}
 	}

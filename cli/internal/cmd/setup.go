@@ -28,6 +28,7 @@ import (
 	"github.com/lockstep-dr/lockstep/manifests"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/mover"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 const (
@@ -120,7 +121,7 @@ func (p *Program) waitForController(ctx context.Context, c client.Client, object
 			board.Show(progress.Item{Name: "deployment " + u.GetName(), State: "Starting", Note: why})
 			if p.Now().After(deadline) {
 				return fault.New(fault.Failed, fmt.Sprintf("Look at its pods: kubectl -n %s describe pods", u.GetNamespace()),
-					"%s", sentence("the controller did not start within "+startsWithin.String(), why))
+					"%s", sentence("the controller did not start within "+spelling.Duration(startsWithin), why))
 			}
 			select {
 			case <-ctx.Done():

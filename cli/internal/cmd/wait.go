@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/cli/internal/fault"
 	"github.com/lockstep-dr/lockstep/cli/internal/kube"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // How the program waits for the controller.
@@ -73,7 +74,7 @@ func (w waiter) wait(ctx context.Context, what string, o watched, look func()) e
 				code = fault.Unknown
 			}
 			return fault.New(code, "The controller goes on. See: lockstep describe "+what,
-				"%s: not finished within %s: %s", what, w.timeout, sentence(c.Reason, c.Message))
+				"%s: not finished within %s: %s", what, spelling.Duration(w.timeout), sentence(c.Reason, c.Message))
 		}
 		select {
 		case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 	kubelabels "k8s.io/apimachinery/pkg/labels"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // stillness is what the application's containers need next.
@@ -46,7 +47,7 @@ func decideQuiesce(all []v1alpha1.Quiesced, requested, cut bool, now time.Time) 
 		case cut && next == stillNone:
 			next = stillThaw
 		case !cut && now.After(q.StartedAt.Add(q.Timeout.Duration)):
-			return stillFailed, fmt.Sprintf("%s: the snapshots were not taken within %s", nameOf(q), q.Timeout.Duration)
+			return stillFailed, fmt.Sprintf("%s: the snapshots were not taken within %s", nameOf(q), spelling.Duration(q.Timeout.Duration))
 		case next == stillNone:
 			next = stillHeld
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/object"
 	"github.com/lockstep-dr/lockstep/pkg/plan"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // absence is what is next for the workloads that are to be away.
@@ -40,7 +41,7 @@ func decideAbsence(s *v1alpha1.Scaling, requested, cut bool, age time.Duration) 
 	case s.CutAt != nil:
 		return absenceEnd, ""
 	case age > s.Timeout.Duration:
-		return absenceFailed, fmt.Sprintf("the snapshots were not taken within %s", s.Timeout.Duration)
+		return absenceFailed, fmt.Sprintf("the snapshots were not taken within %s", spelling.Duration(s.Timeout.Duration))
 	case s.GoneAt == nil && requested:
 		return absenceFailed, "a snapshot was asked for before everything was scaled to zero"
 	case s.GoneAt == nil && slices.ContainsFunc(s.Workloads, func(w v1alpha1.ScaledWorkload) bool { return w.ScaledAt == nil }):

@@ -47,8 +47,8 @@ func TestDecideAbsence(t *testing.T) {
 		"nothing has run":                           {state(true, true, scaled), true, true, 0, absenceEnd, ""},
 		"one is back":                               {state(true, true, scaled, back), true, true, 0, absenceEnd, ""},
 		"all are back":                              {state(true, true, back, back), true, true, 0, absenceNone, ""},
-		"pods do not go":                            {state(false, false, scaled), false, false, 2 * time.Minute, absenceFailed, "not taken within 1m0s"},
-		"snapshots are slow":                        {state(true, false, scaled), true, false, 2 * time.Minute, absenceFailed, "not taken within 1m0s"},
+		"pods do not go":                            {state(false, false, scaled), false, false, 2 * time.Minute, absenceFailed, "not taken within 1m"},
+		"snapshots are slow":                        {state(true, false, scaled), true, false, 2 * time.Minute, absenceFailed, "not taken within 1m"},
 		"what is cut is scaled back, however late":  {state(true, true, scaled), true, true, time.Hour, absenceEnd, ""},
 		"snapshots came in time, nobody has looked": {state(true, false, scaled), true, true, 2 * time.Minute, absenceFailed, "not taken"},
 	} {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/lockstep-dr/lockstep/controller/internal/podexec"
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // Executor runs a command in a container, as podexec.Executor does.
@@ -119,7 +120,7 @@ func (r *Reconciler) freezeOne(ctx context.Context, p *v1alpha1.RestorePoint, i 
 		q.Attempt++
 		return errBegun
 	case answer == answerStruck:
-		return fmt.Errorf("the pre hook in %s was not done within %s", nameOf(q), q.Timeout.Duration)
+		return fmt.Errorf("the pre hook in %s was not done within %s", nameOf(q), spelling.Duration(q.Timeout.Duration))
 	case answer == answerNowhere:
 		return fmt.Errorf("in %s neither /dev/shm nor /tmp nor /run can be written to, which the watchdog needs", nameOf(q))
 	}
@@ -195,7 +196,7 @@ func (r *Reconciler) thawOne(ctx context.Context, p *v1alpha1.RestorePoint, i in
 		q.ThawedAt = &at
 		switch answer {
 		case answerStruck:
-			q.Message = fmt.Sprintf("%s was let go by its watchdog after %s, before the snapshots were known to be taken", nameOf(q), q.Timeout.Duration)
+			q.Message = fmt.Sprintf("%s was let go by its watchdog after %s, before the snapshots were known to be taken", nameOf(q), spelling.Duration(q.Timeout.Duration))
 		case answerNever:
 			q.Message = nameOf(q) + " has lost the watchdog's mark: nobody knows until when it was held still"
 		}

@@ -223,7 +223,7 @@ func testAwayAndDisturbed(t *testing.T, w *world) {
 		"the engine scales it up":  {scale(3), `Deployment "web" was scaled to 3 meanwhile by kustomize-controller`, 3, 1},
 		"somebody wants more":      {scale(5), `Deployment "web" was scaled to 5 meanwhile`, 5, 1},
 		"it was up for a moment":   {func(t *testing.T, a *workloads, p *v1alpha1.RestorePoint) { scale(2)(t, a, p); scale(0)(t, a, p) }, "it may have run meanwhile", 0, 1},
-		"a snapshot does not come": {func(*testing.T, *workloads, *v1alpha1.RestorePoint) { w.cluster.broken["db"] = "the pool is full" }, "not taken within 1m0s", 3, 1},
+		"a snapshot does not come": {func(*testing.T, *workloads, *v1alpha1.RestorePoint) { w.cluster.broken["db"] = "the pool is full" }, "not taken within 1m", 3, 1},
 		"the point is deleted":     {func(t *testing.T, _ *workloads, p *v1alpha1.RestorePoint) { must(t, w.c.Delete(t.Context(), p)) }, "", 3, 1},
 		"another pod has the claim": {func(t *testing.T, _ *workloads, _ *v1alpha1.RestorePoint) {
 			p := podOf("guest", "db")

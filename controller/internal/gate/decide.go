@@ -13,6 +13,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/gitops/flux"
 	"github.com/lockstep-dr/lockstep/pkg/revision"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 const (
@@ -175,10 +176,10 @@ func late(g flux.Gate, v verdict, now time.Time) verdict {
 			v.after = left
 		}
 	case g.Allow:
-		return approved(v1alpha1.ReasonApprovedWithoutPoint, fmt.Sprintf("it was not there within %s: %s; %s", g.Timeout, v.waiting.Message, allows))
+		return approved(v1alpha1.ReasonApprovedWithoutPoint, fmt.Sprintf("it was not there within %s: %s; %s", spelling.Duration(g.Timeout), v.waiting.Message, allows))
 	case v.waiting.Reason == v1alpha1.ReasonTakingPoint:
 		v.waiting.Reason = v1alpha1.ReasonTimedOut
-		v.waiting.Message = fmt.Sprintf("not within %s: %s; the deploy goes on by itself when it is complete", g.Timeout, v.waiting.Message)
+		v.waiting.Message = fmt.Sprintf("not within %s: %s; the deploy goes on by itself when it is complete", spelling.Duration(g.Timeout), v.waiting.Message)
 	case v.waiting.Reason == v1alpha1.ReasonBackupFailed && len(v.ask) == 0:
 		v.waiting.Message += "; it is not tried again by itself: delete the failed point to try again, or remove the annotations of the gate to deploy without"
 	}

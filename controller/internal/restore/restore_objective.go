@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
 
 // promise notes the RTO that the policy promises; 0 is no promise.
@@ -52,13 +53,13 @@ func after(s v1alpha1.RestoreStatus, at *metav1.Time) string {
 	if s.StartedAt == nil || at == nil {
 		return ""
 	}
-	return fmt.Sprintf(" %s after the restore was asked for", at.Sub(s.StartedAt.Time).Round(time.Second))
+	return fmt.Sprintf(" %s after the restore was asked for", spelling.Duration(at.Sub(s.StartedAt.Time).Round(time.Second)))
 }
 
 func objectiveMeasured(s v1alpha1.RestoreStatus) event {
 	if *s.ObjectiveMet {
-		return event{corev1.EventTypeNormal, "ObjectiveMet", fmt.Sprintf("the RTO was %s, and %s are promised", s.RTO.Duration, s.Objective.Duration)}
+		return event{corev1.EventTypeNormal, "ObjectiveMet", fmt.Sprintf("the RTO was %s, and %s are promised", spelling.Duration(s.RTO.Duration), spelling.Duration(s.Objective.Duration))}
 	}
 	return event{corev1.EventTypeWarning, "ObjectiveMissed", fmt.Sprintf("the RTO was %s, %s more than the %s that are promised",
-		s.RTO.Duration, s.RTO.Duration-s.Objective.Duration, s.Objective.Duration)}
+		spelling.Duration(s.RTO.Duration), spelling.Duration(s.RTO.Duration-s.Objective.Duration), spelling.Duration(s.Objective.Duration))}
 }

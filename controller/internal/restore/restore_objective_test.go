@@ -16,7 +16,7 @@ func TestRTOIsHeldAgainstThePromise(t *testing.T) {
 		want           string
 	}{
 		{0, 31 * time.Second, ""},
-		{time.Minute, 31*time.Second + 900*time.Millisecond, "ObjectiveMet: the RTO was 31s, and 1m0s are promised"},
+		{time.Minute, 31*time.Second + 900*time.Millisecond, "ObjectiveMet: the RTO was 31s, and 1m are promised"},
 		{30 * time.Second, 31 * time.Second, "ObjectiveMissed: the RTO was 31s, 1s more than the 30s that are promised"},
 	} {
 		r := &v1alpha1.Restore{Status: v1alpha1.RestoreStatus{StartedAt: &metav1.Time{Time: start}}}

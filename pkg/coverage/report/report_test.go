@@ -52,7 +52,7 @@ func shop() *Document {
 		Report: coverage.Report{
 			Findings: []coverage.Finding{open, other, gone, vaults},
 			Coverage: []coverage.Row{
-				{Application: "Kustomization flux-system/blog", Namespace: "blog", Volume: "media", Size: "5Gi", Answer: coverage.Protected, Policy: "blog", RPO: "30m0s",
+				{Application: "Kustomization flux-system/blog", Namespace: "blog", Volume: "media", Size: "5Gi", Answer: coverage.Protected, Policy: "blog", RPO: "30m",
 					Vaults: []string{"primary"}, Replayable: coverage.ReplayWithLockfile, Origin: at("deploy/blog/media.yaml", 1)},
 				{Application: "Kustomization flux-system/shop", Namespace: "shop", Volume: "data-db-{0..2}", Size: "40Gi", Answer: coverage.Unprotected,
 					Vaults: []string{}, Replayable: coverage.ReplayYes, Origin: at("deploy/shop/database.yaml", 12)},
