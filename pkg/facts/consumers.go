@@ -92,7 +92,29 @@ func consumer(u *unstructured.Unstructured) (*plan.Consumer, error) {
 		found.ScaledBy = u.GetAnnotations()[v1alpha1.AnnotationScaledBy]
 	}
 	found.Suspended, _, _ = unstructured.NestedBool(u.Object, "spec", "suspend")
-	return found, nil
+	found.Deletes, err = deletes(u, pods)
+	return found, err
+}
+
+// deletes are the claims that a StatefulSet deletes when it is scaled to zero: all that it has made for its pods, or none.
+func deletes(u *unstructured.Unstructured, pods []object.Pod) ([]object.Name, error) {
+	set, err := object.StatefulSet(u)
+	if err != nil || set == nil {
+		return nil, err
+	}
+	policy := set.Spec.PersistentVolumeClaimRetentionPolicy
+	if policy == nil || policy.WhenScaled != appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+		return nil, nil
+	}
+	var own []object.Name
+	for _, p := range pods {
+		for _, name := range p.Claims {
+			if _, _, ok := object.TemplateOf(set, name); ok {
+				own = append(own, name)
+			}
+		}
+	}
+	return own, nil
 }
 
 // over says that a pod or a Job has ended and uses nothing any more.

@@ -53,6 +53,8 @@ type Consumer struct {
 	Suspended bool
 	// Autoscaler is what scales it, if anything does.
 	Autoscaler string
+	// Deletes are the claims that a StatefulSet deletes when it is scaled to zero.
+	Deletes []object.Name
 }
 
 // Kinds of consumers.
@@ -101,6 +103,9 @@ func (b *builder) stops() error {
 		case !c.Active():
 		case root.By != object.Key{}:
 			refusef("%s mounts claim %s and is made by %s, which would start it again; stop that first", c.Key, claim, root.By)
+		case root.Active() && b.lost(root) != nil:
+			refusef("%s deletes claim %s when it is stopped, and the point holds no data of that claim; set its persistentVolumeClaimRetentionPolicy.whenScaled "+
+				"to Retain first, where it is deployed from", root.Key, b.lost(root))
 		case kind == deployment || kind == statefulSet || kind == cronJob:
 			if root.Active() {
 				stops[root.Key] = Stop{Key: root.Key, Replicas: root.Replicas, Autoscaler: root.Autoscaler, Stays: !b.hasWorkload(root.Key)}
@@ -113,6 +118,16 @@ func (b *builder) stops() error {
 	}
 	b.plan.Stops = slices.SortedFunc(maps.Values(stops), func(x, y Stop) int { return x.Compare(y.Key) })
 	b.plan.Refusals = append(b.plan.Refusals, slices.Sorted(maps.Keys(refused))...)
+	return nil
+}
+
+// lost is the first claim that goes when a consumer is stopped, and is not kept; nil if none does.
+func (b *builder) lost(c Consumer) *object.Name {
+	for _, name := range c.Deletes {
+		if known := b.plan.Claim(name); known == nil || known.SetAside == nil {
+			return &name
+		}
+	}
 	return nil
 }
 

@@ -35,6 +35,15 @@ func TestSetAside(t *testing.T) {
 		{"a pod of a StatefulSet whose own claims it shares", []plan.Consumer{{Key: db, Replicas: 1}, uses(pod, db, 1)}, []plan.Stop{{Key: db, Replicas: 1}}, ""},
 		{"a point has it at zero", []plan.Consumer{{Key: db, Claims: []object.Name{data}, ScaledBy: "nightly"}, uses(pod, db, 1)}, nil,
 			"StatefulSet shop/db mounts claim shop/data-db-0 and is scaled to zero by restore point nightly, which will scale it back"},
+		{"a StatefulSet that deletes its claims, all of which are kept", []plan.Consumer{
+			{Key: db, Claims: []object.Name{data}, Replicas: 1, Deletes: []object.Name{data}},
+		}, []plan.Stop{{Key: db, Replicas: 1}}, ""},
+		{"a StatefulSet that deletes a claim of which the point holds nothing", []plan.Consumer{
+			{Key: db, Claims: []object.Name{data}, Replicas: 2, Deletes: []object.Name{data, {Namespace: "shop", Name: "data-db-1"}}}, uses(pod, db, 1),
+		}, nil, "StatefulSet shop/db deletes claim shop/data-db-1 when it is stopped, and the point holds no data of that claim"},
+		{"a StatefulSet that deletes its claims, and is stopped already", []plan.Consumer{
+			{Key: db, Claims: []object.Name{data}, Deletes: []object.Name{{Namespace: "shop", Name: "data-db-1"}}},
+		}, nil, ""},
 		{"it is stopped already", []plan.Consumer{uses(db, none, 0)}, nil, ""},
 		{"a Deployment with its ReplicaSets", []plan.Consumer{
 			uses(key("apps", "Deployment", "tool"), none, 3), uses(key("apps", "ReplicaSet", "web-1"), key("apps", "Deployment", "tool"), 3),
