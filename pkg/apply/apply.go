@@ -168,8 +168,16 @@ func (a *Applier) change(ctx context.Context, objects []*unstructured.Unstructur
 	return done, err
 }
 
+// ErrDeleting is wrapped where an object that is being deleted was to be applied: the API server takes that, and it goes all the same.
+var ErrDeleting = errors.New("it is being deleted, and can be applied when it is gone")
+
+// apply leaves in the object what the API server made of it.
 func (a *Applier) apply(ctx context.Context, o *unstructured.Unstructured, manager string) error {
-	return a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner(manager), client.ForceOwnership)
+	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner(manager), client.ForceOwnership)
+	if err == nil && o.GetDeletionTimestamp() != nil {
+		return ErrDeleting
+	}
+	return err
 }
 
 // place puts an object where its kind belongs: in a namespace or in none.

@@ -96,6 +96,7 @@ func TestCluster(t *testing.T) {
 		"wait":                  testWait,
 		"stamp":                 testStamp,
 		"put":                   testPut,
+		"put, being deleted":    testPutDeleting,
 		"usable":                testUsable,
 		"many":                  testMany,
 	} {

@@ -47,6 +47,32 @@ func testPut(t *testing.T, c *cluster) {
 	}
 }
 
+// testPutDeleting: what is being deleted takes every change, and goes.
+func testPutDeleting(t *testing.T, c *cluster) {
+	o := parse(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: going, namespace: %s}, data: {k: v}}`, c.namespace(t)))[0]
+	held := o.DeepCopy()
+	held.SetFinalizers([]string{"example.org/hold"})
+	if err := c.Create(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), o.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	a := New(c, application())
+	var refused *ObjectError
+	if err := a.Put(t.Context(), o); !errors.As(err, &refused) || !errors.Is(err, ErrDeleting) {
+		t.Fatalf("got error %v", err)
+	}
+	live := c.get(t, o)
+	live.SetFinalizers(nil)
+	if err := c.Update(t.Context(), live); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Put(t.Context(), o); err != nil || c.get(t, o).GetDeletionTimestamp() != nil {
+		t.Errorf("it can be applied now: %v", err)
+	}
+}
+
 func testUsable(t *testing.T, c *cluster) {
 	definition := parse(t, strings.ReplaceAll(definition("Gadget", "Namespaced"), "stages.example.com", "usable.example.com"))[0]
 	a := New(c, application())

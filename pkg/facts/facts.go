@@ -92,11 +92,12 @@ func kindFact(mapper meta.RESTMapper, gvk schema.GroupVersionKind, kinds map[sch
 
 func claimFact(ctx context.Context, c client.Reader, name object.Name, found plan.Facts) error {
 	if _, known := found.Namespaces[name.Namespace]; !known {
-		err := c.Get(ctx, client.ObjectKey{Name: name.Namespace}, &corev1.Namespace{})
+		live := &corev1.Namespace{}
+		err := c.Get(ctx, client.ObjectKey{Name: name.Namespace}, live)
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("reading namespace %q: %w", name.Namespace, err)
 		}
-		found.Namespaces[name.Namespace] = err == nil
+		found.Namespaces[name.Namespace] = err == nil && live.DeletionTimestamp == nil
 	}
 	claim := &corev1.PersistentVolumeClaim{}
 	err := c.Get(ctx, client.ObjectKey(name), claim)

@@ -50,7 +50,7 @@ type Facts struct {
 	Claims map[object.Name]ClaimFact
 	// StorageClasses holds every class of the cluster.
 	StorageClasses map[string]ClassFact
-	// Namespaces holds every existing namespace among those that the plan concerns.
+	// Namespaces holds the namespaces among those that the plan concerns which exist, and are not being deleted.
 	Namespaces map[string]bool
 	// Kinds holds the served kinds among those of the objects.
 	Kinds map[schema.GroupKind]KindFact

@@ -177,9 +177,9 @@ func (b *builder) refuseNamespace(c Claim) {
 	}
 	rendered := b.set.Has(object.Namespace, object.Name{Name: c.Name.Namespace})
 	if b.in.Facts.Namespaces != nil && !b.in.Facts.Namespaces[c.Name.Namespace] && !rendered {
-		text := fmt.Sprintf("namespace %q does not exist and the commit does not render it; create it or add it to Git", c.Name.Namespace)
+		text := fmt.Sprintf("namespace %q does not exist, or is being deleted, and the commit does not render it; create it or add it to Git", c.Name.Namespace)
 		if !b.plan.ReplaysCommit() {
-			text = fmt.Sprintf("namespace %q does not exist; create it", c.Name.Namespace)
+			text = fmt.Sprintf("namespace %q does not exist, or is being deleted; create it", c.Name.Namespace)
 		}
 		if !slices.Contains(b.plan.Refusals, text) {
 			b.plan.Refusals = append(b.plan.Refusals, text)

@@ -74,7 +74,7 @@ func TestVolumesAloneAreRefused(t *testing.T) {
 		{"pending", func(in *plan.Input, _ *point.Record) {
 			in.Facts.Claims[object.Name{Namespace: "shop", Name: "data-db-0"}] = plan.ClaimFact{Phase: corev1.ClaimPending, Spec: asking("fast", "0")}
 		}, []v1alpha1.VolumeRequest{own}, nil},
-		{"no namespace", nil, []v1alpha1.VolumeRequest{{Claim: "shop/data-db-0", As: "lab/look"}}, []string{`namespace "lab" does not exist; create it`}},
+		{"no namespace", nil, []v1alpha1.VolumeRequest{{Claim: "shop/data-db-0", As: "lab/look"}}, []string{`namespace "lab" does not exist, or is being deleted; create it`}},
 		{"at home", home, []v1alpha1.VolumeRequest{own}, nil},
 		{"to elsewhere", func(in *plan.Input, r *point.Record) { home(in, r); in.Facts.Namespaces["lab"] = true },
 			[]v1alpha1.VolumeRequest{{Claim: "shop/data-db-0", As: "lab/look"}}, []string{"PersistentVolumeClaim lab/look is outside namespace shop"}},

@@ -25,6 +25,8 @@ type Target struct {
 	Present    map[object.Key]bool
 	Served     map[schema.GroupVersionKind]bool
 	Namespaces map[string]bool
+	// Going are the objects that are there and will not be, since they or their namespaces are being deleted.
+	Going map[object.Key]bool
 }
 
 // Action is what a replay does with an object.
@@ -54,6 +56,8 @@ func Plan(s Set, t Target) []Step {
 		gvk := o.GetObjectKind().GroupVersionKind()
 		step := Step{Key: key, Action: Create}
 		switch {
+		case t.Going[key]:
+			step.Action, step.Reason = Hold, "what has its name, or its namespace, is still being deleted"
 		case t.Present[key]:
 			step.Action, step.Reason = Leave, "it is there"
 		case !t.Served[gvk]:
@@ -175,16 +179,18 @@ func conceal(err error) error {
 
 // look asks the cluster what Plan must know.
 func look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, s Set) (Target, error) {
-	t := Target{map[object.Key]bool{}, map[schema.GroupVersionKind]bool{}, map[string]bool{}}
+	t := Target{map[object.Key]bool{}, map[schema.GroupVersionKind]bool{}, map[string]bool{}, map[object.Key]bool{}}
+	goes := map[string]bool{}
 	for _, key := range s.Keys() {
 		if _, asked := t.Namespaces[key.Namespace]; asked {
 			continue
 		}
-		err := c.Get(ctx, client.ObjectKey{Name: key.Namespace}, &corev1.Namespace{})
+		live := &corev1.Namespace{}
+		err := c.Get(ctx, client.ObjectKey{Name: key.Namespace}, live)
 		if client.IgnoreNotFound(err) != nil {
 			return t, fmt.Errorf("reading namespace %q: %w", key.Namespace, err)
 		}
-		t.Namespaces[key.Namespace] = err == nil
+		t.Namespaces[key.Namespace], goes[key.Namespace] = err == nil, err == nil && live.DeletionTimestamp != nil
 	}
 	for key, o := range s.all() {
 		gvk := o.GetObjectKind().GroupVersionKind()
@@ -205,6 +211,7 @@ func look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, s Set) (
 			return t, fmt.Errorf("looking for %s: %w", key, err)
 		}
 		t.Present[key] = err == nil
+		t.Going[key] = goes[key.Namespace] || err == nil && live.DeletionTimestamp != nil
 	}
 	return t, nil
 }

@@ -465,6 +465,41 @@ func TestReplayHolds(t *testing.T) {
 	}
 }
 
+// TestReplayWaitsForWhatGoes: what is there and is being deleted, or is in a namespace that is, will be absent.
+func TestReplayWaitsForWhatGoes(t *testing.T) {
+	now := metav1.Now()
+	c := cluster(t, `{apiVersion: v1, kind: Namespace, metadata: {name: shop}}`,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ending", DeletionTimestamp: &now, Finalizers: []string{"kubernetes"}}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ending", Name: "a"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "b", DeletionTimestamp: &now, Finalizers: []string{"example.org/x"}}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c"}})
+	set := residual.Set{Secrets: []corev1.Secret{
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "ending", Name: "a"}}, {ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "b"}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c"}},
+	}}
+	steps, err := residual.Replay(t.Context(), c, c, set, "p")
+	var held *residual.HeldError
+	if !errors.As(err, &held) || len(held.Steps) != 2 || !strings.Contains(held.Error(), "still being deleted") {
+		t.Fatalf("got %v, %+v", err, steps)
+	}
+	going := &corev1.Secret{}
+	for key, take := range map[client.ObjectKey]client.Object{{Namespace: "shop", Name: "b"}: going, {Name: "ending"}: &corev1.Namespace{}} {
+		if err := c.Get(t.Context(), key, take); err != nil {
+			t.Fatal(err)
+		}
+		take.SetFinalizers(nil)
+		if err := c.Update(t.Context(), take); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err = residual.Replay(t.Context(), c, c, set, "p"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "b"}, going); err != nil || going.Annotations[v1alpha1.AnnotationRestoredFrom] != "p" {
+		t.Errorf("it did not come back: %v", err)
+	}
+}
+
 func TestReplayHidesValues(t *testing.T) {
 	c := interceptor.NewClient(cluster(t, `{apiVersion: v1, kind: Namespace, metadata: {name: shop}}`), interceptor.Funcs{
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {

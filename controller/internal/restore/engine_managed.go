@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -111,7 +112,17 @@ func (m managed) units() []v1alpha1.EngineObject {
 // engine's, as everything else is.
 func (m managed) bring(ctx context.Context, o *unstructured.Unstructured) error {
 	err := m.client.Create(ctx, o.DeepCopy(), client.FieldOwner(v1alpha1.FieldManager))
-	return client.IgnoreAlreadyExists(err)
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	live := o.DeepCopy()
+	if err := m.client.Get(ctx, client.ObjectKeyFromObject(o), live); err != nil {
+		return err
+	}
+	if live.GetDeletionTimestamp() != nil {
+		return &apply.ObjectError{Key: object.KeyOf(o), Err: apply.ErrDeleting}
+	}
+	return nil
 }
 
 func (m managed) release(ctx context.Context, l workload) error {
