@@ -133,6 +133,13 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 	if len(c.head.Owners())+len(d.NotRendered) == 0 && (c.base == nil || len(c.base.Owners()) == 0) && q.Live == nil {
 		return nil, ErrNothing
 	}
+	if len(in.Head.Objects) == 0 && len(d.NotRendered) > 0 && q.Live == nil {
+		some, err := c.head.Renders(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d.Unchecked = !some
+	}
 	if in.Facts.Unstable, err = unstable(ctx, head, in.Head, o); err != nil {
 		return nil, err
 	}

@@ -214,6 +214,42 @@ func TestCannotBeChecked(t *testing.T) {
 	}
 }
 
+// inflated is a kustomization of which only a plugin makes objects.
+const inflated = "helmCharts:\n- {name: shop, repo: https://charts.example.com, version: 1.0.0}\n"
+
+// TestNothingRenderedIsNotChecked: that nothing was found says nothing where nothing was seen.
+func TestNothingRenderedIsNotChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after map[string]string
+		live          *coverage.Live
+		want          bool
+	}{
+		"all by plugins":                      {before: map[string]string{"shop/kustomization.yaml": inflated}, want: true},
+		"an engine's plugin":                  {before: map[string]string{"app.yaml": "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: shop, namespace: argocd}\nspec:\n  source: {repoURL: \"https://git.example.com/shop\", path: shop, plugin: {name: cmp}}\n  destination: {namespace: shop}\n"}, want: true},
+		"one of two":                          {before: map[string]string{"shop/kustomization.yaml": inflated, "blog/data.yaml": claim("data")}},
+		"one of two, the same as before":      {before: map[string]string{"shop/kustomization.yaml": "resources: []\n", "blog/data.yaml": claim("data")}, after: map[string]string{"shop/kustomization.yaml": inflated}},
+		"all by plugins, the same and a new":  {before: map[string]string{"shop/kustomization.yaml": inflated}, after: map[string]string{"blog/kustomization.yaml": inflated}, want: true},
+		"all by plugins, with a cluster":      {before: map[string]string{"shop/kustomization.yaml": inflated}, live: &coverage.Live{}},
+		"all by plugins, and that is no news": {before: map[string]string{"shop/kustomization.yaml": inflated}, after: map[string]string{"README": ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRepository(t, c.before)
+			q := Request{Live: c.live}
+			if c.after != nil {
+				q.Base = "HEAD"
+				r.write(c.after)
+			}
+			d := r.check(q).Document
+			if d.Unchecked != c.want {
+				t.Errorf("unchecked: %v; not rendered: %+v", d.Unchecked, d.NotRendered)
+			}
+			if len(d.NotRendered) == 0 && len(d.Unchanged) == 0 {
+				t.Error("nothing is named as not rendered")
+			}
+		})
+	}
+}
+
 func TestNothingIsLeftBehind(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)

@@ -184,6 +184,19 @@ func (r *Repository) Render(ctx context.Context, skip func(desired.Owner) bool) 
 	return state, nil
 }
 
+// Renders says whether any owner can be rendered to objects.
+func (r *Repository) Renders(ctx context.Context) (bool, error) {
+	for _, o := range r.sorted() {
+		if err := r.renderAll(ctx, []*owner{o}); err != nil {
+			return false, err
+		}
+		if len(o.objects) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Same are the IDs of the owners that both have and that deploy the same in both: what one would render for nothing in a comparison.
 func Same(base, head *Repository) map[string]bool {
 	same := map[string]bool{}

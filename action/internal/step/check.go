@@ -43,13 +43,14 @@ func (j *Job) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if run.code != 0 && run.code != 1 {
+	d := &report.Document{}
+	unread := json.Unmarshal(run.out.Bytes(), d)
+	if run.code != 0 && run.code != 1 && !(unread == nil && d.Unchecked) {
 		j.action.AddStepSummary("## ❌ Could not be checked\n\n" + report.Code(run.why()))
 		return fmt.Errorf("could not check: %s", run.why())
 	}
-	d := &report.Document{}
-	if err := json.Unmarshal(run.out.Bytes(), d); err != nil {
-		return fmt.Errorf("reading the report that lockstep printed: %w", err)
+	if unread != nil {
+		return fmt.Errorf("reading the report that lockstep printed: %w", unread)
 	}
 	o := report.Options{FailOn: failOn, Blob: j.blob(d)}
 	if err := j.show(d, o); err != nil {
@@ -74,6 +75,9 @@ func (j *Job) check(ctx context.Context) error {
 	}
 	if d.Fails(failOn) {
 		return errors.New("the check found what the input \"fail-on\" does not let pass")
+	}
+	if d.Unchecked {
+		return fmt.Errorf("could not check: %s", run.why())
 	}
 	return nil
 }

@@ -427,6 +427,22 @@ func TestCheckThatCouldNotBe(t *testing.T) {
 	}
 }
 
+// TestCheckOfNothing: a repository of which nothing can be rendered is not checked, and the summary says what was not.
+func TestCheckOfNothing(t *testing.T) {
+	r := newRunner(t, map[string]string{"fail-on": "off"})
+	r.lockstep = func(c Command) int {
+		fmt.Fprint(c.Out, `{"findings": [], "unchecked": true, "notRendered": [{"file": "shop.yaml", "line": 1, "what": "Application shop", "why": "a plugin makes it"}], "replayable": {"answer": "no"}}`)
+		fmt.Fprint(c.Err, "lockstep: nothing could be rendered\n")
+		return 2
+	}
+	if code := r.run("check"); code != 1 || !strings.Contains(strings.Join(r.commands(), "\n"), "::error::could not check: nothing could be rendered") {
+		t.Errorf("exit code %d: %q", code, r.commands())
+	}
+	if summary := r.file("GITHUB_STEP_SUMMARY"); !strings.Contains(summary, "Could not be checked") || !strings.Contains(summary, "a plugin makes it") {
+		t.Errorf("the summary is %q", summary)
+	}
+}
+
 func TestRestorePlan(t *testing.T) {
 	for code, tt := range map[int]struct{ restorable, says string }{
 		0: {"yes", "would do this"}, 3: {"unknown", "not known"}, 4: {"no", "**not** be restored"}, 5: {"refused", "refused"},

@@ -96,7 +96,7 @@ is. Nothing outside of PATH is read. Without PATH it is the whole work tree arou
 With --base the commit is compared with the one from which it has left the base, as a pull request is. Then only what the change
 brings fails the check; what was there before is counted.
 
-The exit code is 0 if nothing was found that is as bad as --fail-on says, 1 if something was, and 2 if it could not be checked.`,
+The exit code is 0 if nothing was found that is as bad as --fail-on says, 1 if something was, and 2 if it could not be checked: also where nothing of the repository can be rendered.`,
 		Example: `  lockstep check
   lockstep check --base origin/main
   lockstep check --format sarif --output lockstep.sarif
@@ -166,6 +166,9 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 	}
 	d := result.Document
 	if o.write {
+		if d.Unchecked {
+			return unchecked()
+		}
 		return p.writeBaseline(result)
 	}
 	var out bytes.Buffer
@@ -187,7 +190,16 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 		}
 		return fault.New(fault.Failed, hint, "the check found what --fail-on=%s does not let pass", failOn)
 	}
+	if d.Unchecked {
+		return unchecked()
+	}
 	return nil
+}
+
+// unchecked is the error of a repository of which the report can say no more than what was not rendered.
+func unchecked() error {
+	return fault.New(fault.Usage, "Lockstep runs no plugins and fetches nothing. Write what they make into a directory, as the job that deploys does, and check that: lockstep check PATH. "+
+		"Or ask the cluster, too: lockstep check --live", "nothing of the repository could be rendered, so that it is not known whether its data is protected")
 }
 
 // checkMemory is how many bytes Go may have before it looks for garbage more often.

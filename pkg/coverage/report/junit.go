@@ -31,6 +31,7 @@ type junitCase struct {
 	File    string      `xml:"file,attr,omitempty"`
 	Line    int         `xml:"line,attr,omitempty"`
 	Failure *junitSaid  `xml:"failure,omitempty"`
+	Error   *junitSaid  `xml:"error,omitempty"`
 	Skipped *junitSaid  `xml:"skipped,omitempty"`
 	Out     *junitPlain `xml:"system-out,omitempty"`
 }
@@ -87,6 +88,10 @@ func writeJUnit(w io.Writer, d *Document, o Options) error {
 		all.Tests, all.Failures = all.Tests+s.Tests, all.Failures+s.Failures
 		all.Suites = append(all.Suites, s)
 	}
+	if s := notRendered(d); len(s.Cases) > 0 {
+		all.Tests += s.Tests
+		all.Suites = append(all.Suites, s)
+	}
 	if _, err := io.WriteString(w, xml.Header); err != nil {
 		return err
 	}
@@ -97,6 +102,24 @@ func writeJUnit(w io.Writer, d *Document, o Options) error {
 	}
 	_, err := io.WriteString(w, "\n")
 	return err
+}
+
+// notRendered is a suite of what no rule has seen: tests that did not run, and where that is all, that could not.
+func notRendered(d *Document) junitSuite {
+	s := junitSuite{Name: "not rendered", Tests: len(d.NotRendered)}
+	for _, g := range d.NotRendered {
+		c := junitCase{Name: plain(g.What), Class: "not rendered", File: plain(g.File), Line: g.Line}
+		said := &junitSaid{Message: plain("not rendered: " + g.Why)}
+		if d.Unchecked {
+			s.Errors++
+			c.Error = said
+		} else {
+			s.Skipped++
+			c.Skipped = said
+		}
+		s.Cases = append(s.Cases, c)
+	}
+	return s
 }
 
 func caseOf(rule coverage.Rule, f coverage.Finding) junitCase {

@@ -30,6 +30,8 @@ func markdown(d *Document, o Options) string {
 	switch {
 	case d.Fails(o.FailOn):
 		heading = "❌ Data is at risk"
+	case d.Unchecked:
+		heading = "❌ Could not be checked"
 	case d.covered():
 		heading = "✅ Data is covered"
 	case len(d.Findings)+len(d.NotRendered) > 0:

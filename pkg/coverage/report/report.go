@@ -45,6 +45,8 @@ type Document struct {
 	WorkTree bool   `json:"workTree,omitempty"`
 	// Base is the commit that it was compared with; empty if it was with none.
 	Base string `json:"base,omitempty"`
+	// Unchecked says that nothing of what the commit deploys could be rendered: that nothing was found means nothing.
+	Unchecked bool `json:"unchecked,omitempty"`
 }
 
 // Options of Write.
@@ -169,6 +171,8 @@ func (d *Document) verdict() string {
 	switch {
 	case len(parts) > 0:
 		said = strings.Join(parts, ", ")
+	case d.Unchecked:
+		said = "could not be checked, as nothing could be rendered"
 	case len(d.Existing) > 0:
 		said = "nothing new found"
 	}

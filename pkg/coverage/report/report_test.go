@@ -207,8 +207,8 @@ func TestNoFormLetsATextBeMore(t *testing.T) {
 			t.Errorf("a line that is no command holds one of the old form: %q", line)
 		}
 	}
-	if commands != 1 {
-		t.Errorf("%d commands of one finding", commands)
+	if commands != 2 {
+		t.Errorf("%d commands of one finding and one gap", commands)
 	}
 	for _, line := range strings.Split(written(t, Text, hostile(), Options{}), "\n") {
 		if strings.HasPrefix(line, "::") {
@@ -412,6 +412,32 @@ func TestFails(t *testing.T) {
 	for on, want := range map[coverage.Severity]bool{coverage.Error: false, coverage.Warning: true, coverage.Note: true, coverage.Off: false} {
 		if got := d.Fails(on); got != want {
 			t.Errorf("on %s: %v", on, got)
+		}
+	}
+}
+
+// TestUnchecked: no form lets a report of nothing pass for a good one, and each names what was not rendered.
+func TestUnchecked(t *testing.T) {
+	d := &Document{Unchecked: true}
+	for range 12 {
+		d.NotRendered = append(d.NotRendered, desired.Gap{Origin: desired.Origin{File: "shop/kustomization.yaml", Line: 1}, What: "Directory shop", Why: "plugins are not run"})
+	}
+	for f, want := range map[Format][]string{
+		Text:     {"Directory shop", "plugins are not run", "\ncould not be checked, as nothing could be rendered; 12 parts"},
+		JSON:     {`"unchecked": true`, `"what": "Directory shop"`},
+		Markdown: {"## ❌ Could not be checked", "plugins are not run"},
+		SARIF:    {`"executionSuccessful": false`, "plugins are not run"},
+		JUnit:    {`errors="12"`, `<error message="not rendered: plugins are not run"`},
+		GitHub:   {"::notice title=Not rendered,file=shop/kustomization.yaml,line=1::Directory shop: plugins are not run", "\n2 more parts were not rendered\n", "could not be checked"},
+	} {
+		out := written(t, f, d, Options{FailOn: coverage.Off})
+		for _, text := range want {
+			if !strings.Contains(out, text) {
+				t.Errorf("%s does not have %q:\n%s", f, text, out)
+			}
+		}
+		if strings.Contains(strings.ToLower(out), "nothing found") || strings.Contains(out, "✅") {
+			t.Errorf("%s is of a good one:\n%s", f, out)
 		}
 	}
 }

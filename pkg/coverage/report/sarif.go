@@ -104,7 +104,7 @@ type (
 func newSARIF(d *Document, o Options) *sarifLog {
 	run := sarifRun{
 		Tool:        sarifTool{sarifDriver{Name: "lockstep", Version: o.Version, InformationURI: home, Rules: []sarifRule{}}},
-		Invocations: []sarifInvocation{{Successful: true, Notifications: []sarifNotification{}}},
+		Invocations: []sarifInvocation{{Successful: !d.Unchecked, Notifications: []sarifNotification{}}},
 		Results:     []sarifResult{},
 		ColumnKind:  "unicodeCodePoints",
 	}

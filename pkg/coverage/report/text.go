@@ -35,6 +35,8 @@ func writeText(w io.Writer, d *Document, o Options) error {
 	switch {
 	case d.Fails(o.FailOn):
 		t.printf("%s\n", t.paint("31;1", "failed: "+verdict))
+	case d.Unchecked:
+		t.printf("%s\n", t.paint("31;1", verdict))
 	case len(d.Findings)+len(d.NotRendered) == 0:
 		t.printf("%s\n", t.paint("32;1", verdict))
 	default:
