@@ -67,6 +67,10 @@ func (p *Program) syncPoint(ctx context.Context, c *kube.Cluster, policy string,
 	if err != nil {
 		return nil, err
 	}
+	if sync.Restore != "" {
+		p.note("this sync of Application %s is a part of restore %s, whose data is in the vault: there is nothing to save", name, sync.Restore)
+		return nil, nil
+	}
 	if absent {
 		if sync.First {
 			p.note("the first sync of Application %s: there is nothing to save yet", name)

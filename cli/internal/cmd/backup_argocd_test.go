@@ -138,6 +138,21 @@ func testArgoCD(t *testing.T, c *testCluster) {
 		t.Errorf("the second attempt:\n%s", second.err)
 	}
 
+	// A restore's sync brings what is saved already. Somebody who only has the name of its controller does not.
+	byLockstep := func(status map[string]any) {
+		syncing("2026-01-04T12:00:00Z", incoming)(status)
+		status["operationState"].(map[string]any)["operation"].(map[string]any)["initiatedBy"] = map[string]any{"username": "lockstep"}
+	}
+	saved := len(c.points(t, ns))
+	must(c.argocd(ctx, "shop", byLockstep))
+	hook("shop", "").want(t, fault.Done, "made RestorePoint")
+	c.held(t, "shop", "lockstep-system/back")
+	hook("shop", "").want(t, fault.Done, "is a part of restore lockstep-system/back, whose data is in the vault")
+	c.held(t, "shop", "")
+	if got := len(c.points(t, ns)) - saved; got != 1 {
+		t.Errorf("%d points were made", got)
+	}
+
 	// After the sync.
 	must(c.argocd(ctx, "shop", syncing("2026-01-05T00:00:00Z", incoming)))
 	c.run(t, "backup", "shop", "-n", ns, "--argocd-postsync").want(t, fault.Done, "point/shop-postdeploy-")
@@ -169,6 +184,20 @@ func testArgoCD(t *testing.T, c *testCluster) {
 	approve("shop", "--before", incoming).want(t, fault.Done, "Application argocd/shop may sync 9876543")
 	if got := c.approved(t, "shop"); got != incoming {
 		t.Errorf("approved: %q", got)
+	}
+}
+
+// held lets an Application be held by a restore, or by none.
+func (c *testCluster) held(t *testing.T, name, restore string) {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(schema.GroupVersionKind{Group: "argoproj.io", Version: "v1alpha1", Kind: "Application"})
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "argocd", Name: name}, u); err != nil {
+		t.Fatal(err)
+	}
+	u.SetAnnotations(map[string]string{v1alpha1.AnnotationHeldBy: restore})
+	if err := c.Update(t.Context(), u); err != nil {
+		t.Fatal(err)
 	}
 }
 

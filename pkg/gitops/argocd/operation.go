@@ -31,6 +31,8 @@ type Sync struct {
 	Commit string
 	// First says that the Application has never been synced as a whole: nothing of it runs.
 	First bool
+	// Restore is the Restore whose sync it is, "<namespace>/<name>"; empty if it is anybody else's.
+	Restore string
 }
 
 // Applied names the Application that applied an object, by the object's own mark; empty if it has none.
@@ -56,6 +58,10 @@ func (a Argo) Syncing(ctx context.Context, name object.Name) (*Sync, error) {
 	entries, _ := history["history"].([]any)
 	s.First = len(entries) == 0
 	s.ID = string(u.GetUID()) + " " + gitops.Text(u, "status", "operationState", "startedAt") + " " + strings.Join(s.Revisions, ",")
+	// A name alone would do for anybody who is called so.
+	if gitops.Text(u, "status", "operationState", "operation", "initiatedBy", "username") == v1alpha1.FieldManager {
+		s.Restore = u.GetAnnotations()[v1alpha1.AnnotationHeldBy]
+	}
 	d := a.deploying(u)
 	d.name(u, sourcesOf(u), s.Revisions)
 	s.Commit = d.Revision.Commit
