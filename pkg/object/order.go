@@ -3,7 +3,6 @@ package object
 import (
 	"cmp"
 	"strconv"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -25,10 +24,7 @@ func (o Order) Compare(other Order) int {
 // OrderOf reads the order that an object declares. What is no number counts as 0, as it does for Argo CD.
 func OrderOf(u *unstructured.Unstructured) Order {
 	annotations := u.GetAnnotations()
-	hooks, wave := annotations["argocd.argoproj.io/hook"], annotations["argocd.argoproj.io/sync-wave"]
-	if hooks == "" {
-		hooks = annotations["helm.sh/hook"]
-	}
+	wave := annotations["argocd.argoproj.io/sync-wave"]
 	if wave == "" {
 		wave = annotations["helm.sh/hook-weight"]
 	}
@@ -36,12 +32,12 @@ func OrderOf(u *unstructured.Unstructured) Order {
 	if err != nil {
 		number = 0
 	}
-	return Order{Phase: phase(hooks), Wave: number}
+	return Order{Phase: phase(hooksOf(u)), Wave: number}
 }
 
-func phase(hooks string) int {
-	for _, hook := range strings.Split(hooks, ",") {
-		switch strings.TrimSpace(hook) {
+func phase(hooks []string) int {
+	for _, hook := range hooks {
+		switch hook {
 		case "PreSync", "pre-install", "pre-upgrade", "pre-rollback":
 			return -1
 		case "PostSync", "post-install", "post-upgrade", "post-rollback":

@@ -18,7 +18,6 @@ func TestOrderOf(t *testing.T) {
 		{"hook of Argo CD", map[string]string{"argocd.argoproj.io/hook": "PreSync", "argocd.argoproj.io/sync-wave": "1"}, Order{Phase: -1, Wave: 1}},
 		{"hook of Helm", map[string]string{"helm.sh/hook": "post-install, post-upgrade", "helm.sh/hook-weight": "5"}, Order{Phase: 1, Wave: 5}},
 		{"both: Argo CD's counts", map[string]string{"argocd.argoproj.io/hook": "Sync", "helm.sh/hook": "pre-install"}, Order{}},
-		{"a hook of another time", map[string]string{"helm.sh/hook": "pre-delete"}, Order{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -103,3 +103,42 @@ func TestSamePlanSameText(t *testing.T) {
 		})
 	}
 }
+
+// TestHooks: what no deploy runs does not come, and nothing waits for it.
+func TestHooks(t *testing.T) {
+	in := input(t)
+	const job = `
+apiVersion: batch/v1
+kind: Job
+metadata: {namespace: shop, name: NAME, annotations: {argocd.argoproj.io/hook: HOOK, argocd.argoproj.io/sync-wave: "-9"}}
+spec: {template: {spec: {containers: [{name: a, args: [ARG]}]}}}
+`
+	manifests := ""
+	for _, h := range [][3]string{{"migrate", "PreSync", "up"}, {"lockstep-presync", "PreSync", "--argocd-presync"}, {"burn", "PostDelete", "all"}} {
+		manifests += "---" + strings.NewReplacer("NAME", h[0], "HOOK", h[1], "ARG", h[2]).Replace(job)
+	}
+	in.Objects = append(in.Objects, parse(t, manifests)...)
+	in.Facts.Kinds[schema.GroupKind{Group: "batch", Kind: "Job"}] = plan.KindFact{Namespaced: true}
+	p := mustPlan(t, in)
+	if len(p.Refusals) > 0 {
+		t.Fatalf("refused: %q", p.Refusals)
+	}
+	for _, l := range p.Workloads {
+		if l.Name == "burn" || l.Name == "lockstep-presync" {
+			t.Errorf("%s comes", l.Key)
+		}
+		for _, key := range l.After {
+			if key.Name != "migrate" {
+				t.Errorf("%s waits for %s", l.Key, key)
+			}
+		}
+	}
+	want := `
+Left out
+  Job shop/burn: a hook for PostDelete, which a deploy does not run
+  Job shop/lockstep-presync: a hook that asks for the restore point of a sync by Argo CD
+`
+	if text := p.Text(); !strings.HasSuffix(text, want) {
+		t.Errorf("text ends with %s", text[strings.Index(text, "Workloads"):])
+	}
+}

@@ -131,6 +131,8 @@ type Plan struct {
 	Notes []Note `json:"notes,omitempty"`
 	// Workloads are released when what they need is there and the claims they wait for are reserved.
 	Workloads []Workload `json:"workloads"`
+	// Hooks are objects of the commit that do not come with a deploy, and why.
+	Hooks []ObjectNote `json:"hooks,omitempty"`
 	// Left counts the objects of the commit that a restore of single workloads leaves alone.
 	Left int `json:"left,omitempty"`
 	// Refusals say why the restore must not begin; what they ask for is the way on. Empty means that it may.
@@ -276,6 +278,11 @@ func (p *Plan) Claim(name object.Name) *Claim {
 // New makes the plan. An error means that an object of the commit has not the shape of its kind; whatever speaks against
 // the restore is in Refusals.
 func New(in Input) (*Plan, error) {
+	objects, hooks, err := withoutHooks(in.Objects)
+	if err != nil {
+		return nil, err
+	}
+	in.Objects = objects
 	set, err := object.NewSet(in.Objects)
 	if err != nil {
 		return nil, err
@@ -287,7 +294,7 @@ func New(in Input) (*Plan, error) {
 			ID: record.ID, Taken: record.Taken.UTC(), Commit: record.Revision.Commit, Ref: record.Revision.Ref,
 			Match: in.Choice.Match, Reason: in.Choice.Reason,
 		},
-		Revision: in.Revision, Engine: in.Facts.Engine,
+		Revision: in.Revision, Engine: in.Facts.Engine, Hooks: hooks,
 	}
 	for _, key := range in.Residual {
 		if key.GroupKind() == object.Secret {
@@ -309,6 +316,23 @@ func New(in Input) (*Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// withoutHooks parts the objects that a deploy brings from those that it does not.
+func withoutHooks(objects []*unstructured.Unstructured) (brought []*unstructured.Unstructured, hooks []ObjectNote, err error) {
+	for _, u := range objects {
+		why, err := object.LeftOut(u)
+		if err != nil {
+			return nil, nil, err
+		}
+		if why == "" {
+			brought = append(brought, u)
+		} else {
+			hooks = append(hooks, ObjectNote{object.KeyOf(u), why})
+		}
+	}
+	slices.SortFunc(hooks, func(a, b ObjectNote) int { return a.Object.Compare(b.Object) })
+	return brought, hooks, nil
 }
 
 func sortedVolumes(r point.Record) []point.Volume {

@@ -40,6 +40,7 @@ func (p *Plan) Text() string {
 	p.textAside(&out)
 	if p.ReplaysCommit() {
 		p.textWorkloads(&out)
+		p.textHooks(&out)
 	}
 	p.Mapping.textNotes(&out)
 	return out.String()
@@ -217,6 +218,16 @@ func (p *Plan) textWorkloads(out *strings.Builder) {
 	_ = w.Flush() // a strings.Builder takes everything
 	if len(p.Workloads) == 0 {
 		fmt.Fprintf(out, "  none\n")
+	}
+}
+
+func (p *Plan) textHooks(out io.Writer) {
+	if len(p.Hooks) == 0 {
+		return
+	}
+	fmt.Fprintf(out, "\nLeft out\n")
+	for _, h := range p.Hooks {
+		fmt.Fprintf(out, "  %s: %s\n", h.Object, h.Reason)
 	}
 }
 

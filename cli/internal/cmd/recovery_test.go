@@ -19,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -131,7 +132,8 @@ spec:
 	run("add", ".")
 	run("commit", "-q", "-m", "one")
 	run("tag", "v1.0.0")
-	write("settings.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {release: two}\n")
+	write("settings.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {release: two}\n"+
+		"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: burn, annotations: {argocd.argoproj.io/hook: PostDelete}}\n")
 	run("commit", "-q", "-a", "-m", "two")
 	run("tag", "v2.0.0")
 	return dir
@@ -247,7 +249,10 @@ func TestApplyDeploysACommitAndNotesIt(t *testing.T) {
 		t.Errorf("the applied object: %v, %v", settings.Data, settings.Labels)
 	}
 	first := c.noted(t)
-	apply("--branch", "main", "-o", "json").want(t, fault.Done, `"application": "shop/shop"`, `"configured"`)
+	apply("--branch", "main", "-o", "json").want(t, fault.Done, `"application": "shop/shop"`, `"configured"`, "ConfigMap shop/burn is left out: a hook for PostDelete")
+	if err := c.Get(ctx, types.NamespacedName{Namespace: "shop", Name: "burn"}, &corev1.ConfigMap{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a hook of another time: %v", err)
+	}
 	if second := c.noted(t); second == first || second == "" {
 		t.Errorf("the revision noted is %q, before it was %q", second, first)
 	}
