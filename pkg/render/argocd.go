@@ -232,7 +232,7 @@ func (r *Repository) applicationFiles(s applicationSource) ([]string, []desired.
 	}
 	var files []string
 	var gaps []desired.Gap
-	for _, file := range below(r.index.files, s.path) {
+	for _, file := range below(r.followedFiles(), s.path) {
 		name := strings.TrimPrefix(strings.TrimPrefix(file, strings.TrimPrefix(s.path, ".")), "/")
 		if !recurse && strings.Contains(name, "/") || !included(name) || excluded(name) || !r.isManifest(file) {
 			continue

@@ -29,7 +29,7 @@ func (r *Repository) directory(dir string) *owner {
 		return o
 	}
 	var files []string
-	for _, file := range r.index.files {
+	for _, file := range r.followedFiles() {
 		if path.Dir(file) == dir && r.isManifest(file) {
 			files = append(files, file)
 		}
@@ -52,7 +52,7 @@ func (r *Repository) manifestsOf(ctx context.Context, files []string, namespace 
 		}
 		read, err := r.objectsIn(file)
 		if err != nil {
-			gaps = append(gaps, desired.Gap{Origin: desired.Origin{File: file}, What: file, Why: strings.TrimSpace(err.Error())})
+			gaps = append(gaps, desired.Gap{Origin: desired.Origin{File: file}, What: file, Why: strings.TrimSpace(r.fs.relative(err).Error())})
 			continue
 		}
 		for _, o := range read {

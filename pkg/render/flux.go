@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -49,7 +50,7 @@ func (r *Repository) kustomization(o *owner) {
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
 		as := As{Path: o.dir(), Kustomization: u, Variables: o.values.known, unknown: o.values.unknown()}
 		objects, gaps, err := r.build(ctx, as, o.sight)
-		return objects, append(gaps, o.values.gaps(o)...), err
+		return objects, slices.Concat(gaps, r.missed(o), o.values.gaps(o)), err
 	}
 }
 

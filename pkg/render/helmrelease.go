@@ -50,13 +50,13 @@ func (r *Repository) helmRelease(o *owner) {
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {
 		in, err := r.release(o, files, refs)
 		if err != nil {
-			return nil, nil, err
+			return nil, r.missed(o), err
 		}
 		objects, err := r.helm(ctx, in)
 		if err == nil {
 			objects, err = postRender(u, objects)
 		}
-		return objects, nil, err
+		return objects, r.missed(o), err
 	}
 }
 

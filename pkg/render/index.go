@@ -380,6 +380,20 @@ func below(sorted []string, dir string) []string {
 	return found
 }
 
+// followedFiles are those that may be manifests to who follows links to files, as Argo CD and kubectl do: neither follows one to a directory.
+func (r *Repository) followedFiles() []string {
+	files := r.index.files
+	for _, link := range r.index.links {
+		if isText(link) && !r.fs.IsDir(r.file(link)) {
+			files = append(slices.Clip(files), link)
+		}
+	}
+	if len(files) > len(r.index.files) {
+		slices.SortFunc(files, asWalked)
+	}
+	return files
+}
+
 // mention says whether what is read may deploy more.
 func (x *index) mention(reads []string) bool {
 	return slices.ContainsFunc(reads, func(p string) bool { return x.mentions[p] })

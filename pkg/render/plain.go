@@ -70,7 +70,7 @@ func (r *Repository) plainFiles(as As, sight *sight) (files []string, namespace 
 	if sight != nil {
 		entries = sight.entries
 	}
-	if sight != nil && sight.unsure || as.change != nil || as.Check != nil || as.Flat || len(r.index.links) > 0 || !entries[r.file(as.Path)] {
+	if sight != nil && sight.unsure || as.change != nil || as.Check != nil || as.Flat || sight == nil && len(r.index.links) > 0 || !entries[r.file(as.Path)] {
 		return nil, "", false
 	}
 	if as.Kustomization != nil {

@@ -227,7 +227,7 @@ func (fs *guardedFS) generate(dir string, as As) error {
 		}
 		if fs.sight != nil {
 			if fs.hasKustomization(dir) {
-				return errors.New("its kustomization is left out by a .sourceignore or the source")
+				return errors.New("its kustomization is a link, or a .sourceignore or the source leaves it out: Flux does not have it")
 			}
 			hidden = "\n" + strings.Join(fs.sight.patternsFor(fs.name(dir)), "\n")
 		}

@@ -25,7 +25,7 @@ func tree(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 		if target, ok := strings.CutPrefix(content, "-> "); ok {
-			if err := os.Symlink(target, file); err != nil {
+			if err := os.Symlink(strings.TrimSpace(target), file); err != nil {
 				t.Fatal(err)
 			}
 			continue

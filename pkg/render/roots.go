@@ -263,7 +263,7 @@ func (r *Repository) isComponent(dir string) bool {
 // manifests are the directories that have some.
 func (r *Repository) manifests() []string {
 	var found []string
-	for _, file := range r.index.files {
+	for _, file := range r.followedFiles() {
 		if dir := path.Dir(file); !slices.Contains(found, dir) && r.isManifest(file) {
 			found = append(found, dir)
 		}

@@ -11,9 +11,12 @@ import (
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/konfig"
+
+	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
 
-// sight is what an artifact of Flux has of the repository, where .sourceignore files or the source leave files out. Links are in none.
+// sight is what an artifact of Flux has of the repository, where .sourceignore files or the source leave files out, or there are symbolic
+// links: source-controller archives files and directories and nothing else.
 type sight struct {
 	// id is equal for those that leave out the same in the same repository.
 	id string
@@ -21,6 +24,8 @@ type sight struct {
 	entries map[string]bool
 	// hidden are the files that are left out.
 	hidden map[string]bool
+	// links are those of them that are left out for being links.
+	links []string
 	// unsure says that kustomizations are among them, so that directories may be other than they seem.
 	unsure bool
 }
@@ -55,7 +60,7 @@ func (r *Repository) sightOf(o *owner, s source) (*sight, error) {
 			ignore, _, _ = unstructured.NestedString(w.Object, "spec", "ignore")
 		}
 	}
-	if len(r.index.ignores) == 0 && ignore == "" {
+	if len(r.index.ignores)+len(r.index.links) == 0 && ignore == "" {
 		return nil, nil
 	}
 	if known, ok := r.sights[ignore]; ok {
@@ -70,7 +75,7 @@ func (r *Repository) sightOf(o *owner, s source) (*sight, error) {
 
 // look leaves out what source-controller does: with patterns of its own a source has those, and none of Flux's for other tools' files.
 func (r *Repository) look(ignore string) (*sight, error) {
-	patterns := sourceignore.VCSPatterns(nil)
+	var patterns []gitignore.Pattern
 	id := ignore
 	for _, file := range slices.Sorted(slices.Values(r.index.ignores)) {
 		data, err := r.small(file)
@@ -84,7 +89,10 @@ func (r *Repository) look(ignore string) (*sight, error) {
 		}
 		patterns = append(patterns, sourceignore.ReadPatterns(strings.NewReader(string(data)), domain)...)
 	}
-	matcher := gitignore.NewMatcher(append(patterns, sourceignore.ReadPatterns(strings.NewReader(ignore), nil)...))
+	matcher := sourceignore.NewDefaultMatcher(nil, nil)
+	if patterns = append(patterns, sourceignore.ReadPatterns(strings.NewReader(ignore), nil)...); len(patterns) > 0 {
+		matcher = gitignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
+	}
 	s := &sight{id: hexSum(id), entries: map[string]bool{r.fs.root: true}, hidden: map[string]bool{}}
 	for _, name := range r.index.names {
 		if err := r.fs.over(); err != nil {
@@ -103,8 +111,41 @@ func (r *Repository) look(ignore string) (*sight, error) {
 	}
 	for _, link := range r.index.links {
 		s.hidden[link] = true
+		s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(link))
+		if !matcher.Match(strings.Split(link, "/"), false) {
+			s.links = append(s.links, link)
+		}
 	}
 	return s, nil
+}
+
+// missed names the links in what an owner is rendered from: whoever follows them, as kustomize and Git's users do, takes for deployed
+// what is not.
+func (r *Repository) missed(o *owner) []desired.Gap {
+	if o.sight == nil {
+		return nil
+	}
+	var gaps []desired.Gap
+	for _, link := range o.sight.links {
+		if (isText(link) || r.fs.IsDir(r.file(link))) && slices.ContainsFunc(o.reads.sorted(), func(p string) bool { return within(p, link) || r.fills(link, p) }) {
+			gaps = append(gaps, desired.Gap{Origin: desired.Origin{File: link}, What: "link " + link,
+				Why: "Flux deploys nothing by symbolic links: its artifacts have none"})
+		}
+	}
+	return gaps
+}
+
+// fills says whether a file counts for lying in a directory: there is no kustomization between them that would name it.
+func (r *Repository) fills(file, dir string) bool {
+	if !within(file, dir) {
+		return false
+	}
+	for at := path.Dir(file); at != dir && at != "."; at = path.Dir(at) {
+		if len(r.index.kustomizationOf[at]) > 0 {
+			return false
+		}
+	}
+	return len(r.index.kustomizationOf[dir]) == 0
 }
 
 // patternsFor leave out of a directory what is not seen, for who goes by the disk.
