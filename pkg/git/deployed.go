@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -29,8 +28,9 @@ const (
 )
 
 // deployed names what a path deploys at a commit. That is the tree of the path, as Git names it, unless something below refers to what lies
-// outside, as an overlay to its base or a release to its chart: then it is a name made of Git's names of all that. It never is the same where
-// one of the files differs that the path is known to refer to; what cannot be followed counts as a reference to the whole commit.
+// outside, as an overlay to its base or a release to its chart, or an engine's object elsewhere in the commit adds to it: then it is a name made
+// of the names of all that. It never is the same where one of the files differs that the path is known to refer to, or one of those documents;
+// what cannot be followed counts as a reference to the whole commit.
 func (r *Repository) deployed(ctx context.Context, commit *object.Commit, dir string) (plumbing.Hash, error) {
 	own, err := r.treeAt(commit, dir)
 	if err != nil || dir == "." {
@@ -40,21 +40,46 @@ func (r *Repository) deployed(ctx context.Context, commit *object.Commit, dir st
 	if err != nil {
 		return plumbing.ZeroHash, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	s := &scan{repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: maxScanned, trees: map[plumbing.Hash]*object.Tree{}}
-	if err := s.run(ctx); err != nil {
-		return plumbing.ZeroHash, err
+	s := &scan{
+		repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: maxScanned, trees: map[plumbing.Hash]*object.Tree{},
+		names: map[string]bool{},
 	}
-	switch {
-	case s.whole:
+	for more := true; more && !s.whole; {
+		if err := s.run(ctx); err != nil {
+			return plumbing.ZeroHash, err
+		}
+		if more, err = s.order(ctx, dir, commit.TreeHash); err != nil {
+			return plumbing.ZeroHash, fmt.Errorf("%w: looking at what adds to %q: %w", ErrUnreachable, dir, err)
+		}
+	}
+	if s.whole {
 		return commit.TreeHash, nil
-	case len(s.parts) == 1:
-		return own, nil
 	}
-	name := sha1.New() //nolint:gosec // as above
-	for _, p := range slices.Sorted(maps.Keys(s.parts)) {
-		fmt.Fprintf(name, "%s %s\n", s.parts[p], p)
+	return s.name(own), nil
+}
+
+// name is made of all that counts.
+func (s *scan) name(own plumbing.Hash) plumbing.Hash {
+	var lines []string
+	for _, o := range s.orders {
+		if o.counted {
+			lines = append(lines, fmt.Sprintf("%s %s\n", o.sum, path.Join(o.dir, o.file)))
+		}
+		if o.beside != nil {
+			lines = append(lines, fmt.Sprintf("%s %s\n", o.beside.Hash, o.dir))
+		}
 	}
-	return plumbing.Hash(name.Sum(nil)), nil
+	for _, sum := range s.supplied(s.all, nil) {
+		lines = append(lines, fmt.Sprintf("%s\n", sum))
+	}
+	if len(lines) == 0 && len(s.parts) == 1 {
+		return own
+	}
+	for p, hash := range s.parts {
+		lines = append(lines, fmt.Sprintf("%s %s\n", hash, p))
+	}
+	slices.Sort(lines)
+	return sha1.Sum([]byte(strings.Join(lines, ""))) //nolint:gosec // as above
 }
 
 // deployedIfThere is deployed of a path that need not be clean, or zero if the commit has none.
@@ -82,6 +107,11 @@ type scan struct {
 	looked int
 	// loud says that something was found in what is looked at that may refer to others.
 	loud bool
+	// all are the orders of the commit, orders its deployers and overlays, places those that count have, names what they and what is looked at mention.
+	all    *orders
+	orders []placed
+	places []string
+	names  map[string]bool
 	// whole says that there is no telling what counts, so that all does.
 	whole bool
 	// trees are those that were read, broken is why one could not be.
@@ -170,6 +200,10 @@ func (s *scan) read(hash plumbing.Hash) ([]byte, error) {
 	if s.take(blob.Size); s.whole {
 		return nil, nil
 	}
+	return contents(blob)
+}
+
+func contents(blob *object.Blob) ([]byte, error) {
 	reader, err := blob.Reader()
 	if err != nil {
 		return nil, err
@@ -211,6 +245,7 @@ func (s *scan) follow(name string, data []byte) {
 	s.loud = true
 	bases := s.above(name)
 	if ofEngine {
+		s.mention(namesIn(data))
 		keyed := charts
 		if deployers.Match(data) {
 			keyed = paths
@@ -230,10 +265,13 @@ func (s *scan) follow(name string, data []byte) {
 		}
 		from, to = to+at[0], to+at[1]
 		text := strings.TrimPrefix(string(data[from:to]), "file://")
-		switch inside := path.Clean(text); {
+		switch inside := fromRoot(text); {
 		case slices.Contains(strings.Split(text, "/"), ".."):
 			s.upwards(name, text, bases)
-		case ofEngine && inside != "." && !path.IsAbs(inside) && (strings.Contains(text, "/") || path.Ext(text) == ".yaml" || path.Ext(text) == ".yml"):
+		case !ofEngine || inside == ".":
+		case path.IsAbs(text):
+			s.addFile(inside)
+		case strings.Contains(text, "/"), path.Ext(text) == ".yaml", path.Ext(text) == ".yml":
 			s.add(inside)
 		}
 	}
@@ -250,6 +288,21 @@ func (s *scan) upwards(name, text string, bases []string) {
 	}
 	for _, dir := range bases {
 		s.add(path.Join(dir, text))
+	}
+}
+
+// fromRoot is what a path in an engine's object is in the repository. Argo CD has $<name>/ before one in another of its sources.
+func fromRoot(text string) string {
+	if strings.HasPrefix(text, "$") {
+		_, text, _ = strings.Cut(text, "/")
+	}
+	return path.Clean(strings.TrimLeft(text, "/"))
+}
+
+// addFile has a path count if it is a file.
+func (s *scan) addFile(name string) {
+	if s.is(name, filemode.Regular) || s.is(name, filemode.Executable) {
+		s.add(name)
 	}
 }
 
@@ -315,12 +368,28 @@ func (s *scan) tree(hash plumbing.Hash) *object.Tree {
 	return tree
 }
 
-// add has a path count, and says whether it is there.
-func (s *scan) add(name string) bool {
+// has says that a path counts.
+func (s *scan) has(name string) bool {
 	for part := range s.parts {
-		if name == part || strings.HasPrefix(name, part+"/") {
+		if within(part, name) {
 			return true
 		}
+	}
+	return false
+}
+
+func (s *scan) mentioned(name string) bool { return s.names[name] }
+
+func (s *scan) mention(names []string) {
+	for _, name := range names {
+		s.names[name] = true
+	}
+}
+
+// add has a path count, and says whether it is there.
+func (s *scan) add(name string) bool {
+	if s.has(name) {
+		return true
 	}
 	if name == "." {
 		s.whole = true

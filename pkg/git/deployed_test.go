@@ -19,8 +19,7 @@ func TestDeployed(t *testing.T) {
 	}
 	const release = "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nspec:\n  chart:\n    spec:\n      "
 	tests := map[string]struct {
-		files map[string]string
-		// counts are files that matter, others do not. Git's is whether the name is Git's own of the path.
+		files          map[string]string
 		counts, others []string
 		git            bool
 	}{
@@ -73,32 +72,42 @@ func TestDeployed(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWork(t)
-			w.write("README.md", "read me")
-			for file, content := range tt.files {
-				w.write(file, content)
-			}
-			before := w.commit("before")
-			r := open(t, w.dir, Options{})
-			at := func(commit string) string { return mustResolve(t, r, commit, overlay).Tree }
-			first := at(before)
-			if own := w.git("rev-parse", before+":"+overlay); (first == own) != tt.git {
-				t.Errorf("it is named %s, Git names the path %s", first, own)
-			}
-			for i, file := range append(tt.counts, tt.others...) {
-				w.git("reset", "-q", "--hard", before)
-				w.write(file, tt.files[file]+"\n# changed\n")
-				changed := w.commit("change " + file)
-				counts := i < len(tt.counts)
-				if (at(changed) != first) != counts {
-					t.Errorf("a change of %s counts: %v, want %v", file, !counts, counts)
-				}
-				of, err := r.Ancestors(t.Context(), mustResolve(t, r, changed, overlay), 1)
-				if err != nil || len(of) != 1 || of[0].Differs != counts {
-					t.Errorf("the commit before a change of %s: %+v, %v; want that it differs: %v", file, of, err, counts)
-				}
-			}
+			counting(t, overlay, tt.files, tt.counts, tt.others, tt.git)
 		})
+	}
+}
+
+// counting changes one file after the other, and asks whether that changes what a path deploys, as it should of some and should not of
+// others. Git's is whether the name is Git's own of the path.
+func counting(t *testing.T, dir string, files map[string]string, counts, others []string, git bool) {
+	t.Helper()
+	w := newWork(t)
+	w.write("README.md", "read me")
+	for file, content := range files {
+		w.write(file, content)
+	}
+	before := w.commit("before")
+	r := open(t, w.dir, Options{})
+	at := func(commit string) string { return mustResolve(t, r, commit, dir).Tree }
+	first := at(before)
+	if own := w.git("rev-parse", before+":"+dir); (first == own) != git {
+		t.Errorf("it is named %s, Git names the path %s", first, own)
+	}
+	for i, file := range append(counts, others...) {
+		w.git("reset", "-q", "--hard", before)
+		w.write(file, files[file]+"\n# changed\n")
+		changed := w.commit("change " + file)
+		counts := i < len(counts)
+		if (at(changed) != first) != counts {
+			t.Errorf("a change of %s counts: %v, want %v", file, !counts, counts)
+		}
+		of, err := r.Ancestors(t.Context(), mustResolve(t, r, changed, dir), 1)
+		if err != nil || len(of) != 1 || of[0].Differs != counts {
+			t.Errorf("the commit before a change of %s: %+v, %v; want that it differs: %v", file, of, err, counts)
+		}
+		if fresh := mustResolve(t, open(t, w.dir, Options{}), changed, dir).Tree; fresh != at(changed) {
+			t.Errorf("after a change of %s it is named %s by who asks for the first time, and %s by who has asked before", file, fresh, at(changed))
+		}
 	}
 }
 

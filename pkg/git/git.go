@@ -96,6 +96,8 @@ type Repository struct {
 	limits   limits
 	// quiet are the files and directories of which nothing refers to others, with the bytes that were looked through.
 	quiet map[plumbing.Hash]int64
+	// orders are those of the files and directories that were looked at for them.
+	orders map[plumbing.Hash]*orders
 }
 
 type limits struct {
