@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,18 +87,31 @@ const tag = "v1.0.0"
 // prod with some data in both volumes and a Secret that Git does not hold.
 func newNotes(ctx context.Context, t *testing.T, name string, others ...string) (repo *shop.Repository, digest string) {
 	t.Helper()
+	return newNotesAt(ctx, t, ".", name, others...)
+}
+
+// newNotesAt is newNotes in a directory of its repository.
+func newNotesAt(ctx context.Context, t *testing.T, path, name string, others ...string) (repo *shop.Repository, digest string) {
+	t.Helper()
 	must(t, shared.prod.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
 	must(t, shared.prod.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "seal"}, Data: map[string][]byte{"SEAL": []byte(rand.Text())},
 	}))
 	repo, err := shop.NewRepository(ctx, shared.lab, fmt.Sprintf("%s-%d", name, time.Now().UnixNano()), t.TempDir())
 	must(t, err)
-	must(t, repo.Commit(ctx, "Begin", func(dir string) error {
-		return os.WriteFile(filepath.Join(dir, "notes.yaml"), []byte(strings.ReplaceAll(strings.Join(append([]string{notes}, others...), "---\n"), "NAME", name)), 0o644)
+	publish(ctx, t, repo, tag, filepath.Join(path, "notes.yaml"), strings.ReplaceAll(strings.Join(append([]string{notes}, others...), "---\n"), "NAME", name))
+	lockstep(ctx, t, shared.prod, "apply", "--repo", repo.URL, "--path", path, "--tag", tag)
+	return repo, fillNotes(ctx, t, name)
+}
+
+// publish commits one file, under a tag.
+func publish(ctx context.Context, t *testing.T, repo *shop.Repository, tag, file, content string) {
+	t.Helper()
+	must(t, repo.Commit(ctx, tag, func(dir string) error {
+		file := filepath.Join(dir, file)
+		return errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644))
 	}))
 	must(t, repo.Tag(ctx, tag))
-	lockstep(ctx, t, shared.prod, "apply", "--repo", repo.URL, "--path", ".", "--tag", tag)
-	return repo, fillNotes(ctx, t, name)
 }
 
 // fillNotes writes data into both volumes of the application on prod, and returns its digest.
