@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/revision"
 	"github.com/lockstep-dr/lockstep/pkg/sops"
 )
 
@@ -77,18 +78,18 @@ func (f *Flux) fetch(ctx context.Context, source *sourcev1.GitRepository) error 
 		setReady(&source.Status.Conditions, source.Generation, false, "GitOperationFailed", err.Error())
 		return f.Client.Status().Patch(ctx, source, client.MergeFrom(before))
 	}
-	revision := ref.Branch + "@sha1:" + commit
+	fetched := revision.Format(ref.Branch, commit)
 	if f.dirs == nil {
 		f.dirs = map[string]string{}
 	}
-	f.dirs[revision] = dir
-	if a := source.Status.Artifact; a == nil || a.Revision != revision {
+	f.dirs[fetched] = dir
+	if a := source.Status.Artifact; a == nil || a.Revision != fetched {
 		source.Status.Artifact = &meta.Artifact{
-			Revision: revision, LastUpdateTime: metav1.Now(), URL: "http://source.test/" + commit + ".tar.gz",
+			Revision: fetched, LastUpdateTime: metav1.Now(), URL: "http://source.test/" + commit + ".tar.gz",
 			Path: commit + ".tar.gz", Digest: "sha256:" + strings.Repeat("0", 64),
 		}
 	}
-	setReady(&source.Status.Conditions, source.Generation, true, "Succeeded", "stored artifact for revision "+revision)
+	setReady(&source.Status.Conditions, source.Generation, true, "Succeeded", "stored artifact for revision "+fetched)
 	return f.Client.Status().Patch(ctx, source, client.MergeFrom(before))
 }
 
@@ -149,12 +150,12 @@ func (f *Flux) dependencies(ctx context.Context, k *kustomizev1.Kustomization, r
 	return nil
 }
 
-func (f *Flux) apply(ctx context.Context, k *kustomizev1.Kustomization, revision string) error {
+func (f *Flux) apply(ctx context.Context, k *kustomizev1.Kustomization, applied string) error {
 	plain, err := runtime.DefaultUnstructuredConverter.ToUnstructured(k)
 	if err != nil {
 		return err
 	}
-	objects, err := build(ctx, f.Client, f.dirs[revision], k.Spec.Path, unstructured.Unstructured{Object: plain})
+	objects, err := build(ctx, f.Client, f.dirs[applied], k.Spec.Path, unstructured.Unstructured{Object: plain})
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,11 @@ func (f *Flux) apply(ctx context.Context, k *kustomizev1.Kustomization, revision
 		o.SetLabels(labels)
 	}
 	if f.Applied != nil {
-		f.Applied(ctx, k.Namespace+"/"+k.Name, revision[strings.LastIndex(revision, ":")+1:])
+		_, commit, err := revision.Parse(applied)
+		if err != nil {
+			return err
+		}
+		f.Applied(ctx, k.Namespace+"/"+k.Name, commit)
 	}
 	return applyAll(ctx, f.Client, ssa.Owner{Field: "kustomize-controller", Group: "kustomize.toolkit.fluxcd.io"}, objects)
 }

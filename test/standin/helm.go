@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
 
 // Helm stands in for helm-controller, for charts that are in the Git repository of their sourceRef. Helm's own engine renders them; what
@@ -53,8 +55,10 @@ func (h *Helm) reconcile(ctx context.Context, u *unstructured.Unstructured) erro
 	if source.Status.Artifact == nil {
 		return nil
 	}
-	revision := source.Status.Artifact.Revision
-	commit := revision[strings.LastIndex(revision, ":")+1:]
+	_, commit, err := revision.Parse(source.Status.Artifact.Revision)
+	if err != nil {
+		return err
+	}
 	_, dir, err := h.Fetch(ctx, source.Spec.URL, "", commit)
 	if err != nil {
 		return err
