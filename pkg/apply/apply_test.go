@@ -471,3 +471,23 @@ func testStamp(t *testing.T, c *cluster) {
 		}
 	}
 }
+
+// TestFinishJobs: a Job that is gone has finished only if something removes it then.
+func TestFinishJobs(t *testing.T) {
+	for policy, want := range map[string]Health{
+		"": NotFound,
+		"argocd.argoproj.io/hook-delete-policy: BeforeHookCreation":                 NotFound,
+		"argocd.argoproj.io/hook-delete-policy: 'HookSucceeded,BeforeHookCreation'": Current,
+		"helm.sh/hook-delete-policy: hook-succeeded":                                Current,
+	} {
+		job := parse(t, fmt.Sprintf(`{apiVersion: batch/v1, kind: Job, metadata: {name: job, namespace: shop, annotations: {%s}}}`, policy))
+		now := map[object.Key]Status{object.KeyOf(job[0]): {Health: NotFound}}
+		if FinishJobs(job, now); now[object.KeyOf(job[0])].Health != want {
+			t.Errorf("%q: %v, want %s", policy, now, want)
+		}
+		now = map[object.Key]Status{object.KeyOf(job[0]): {Health: Failed}}
+		if FinishJobs(job, now); now[object.KeyOf(job[0])].Health != Failed {
+			t.Errorf("%q, failed: %v", policy, now)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
@@ -221,15 +222,22 @@ func (a *Applier) Wait(ctx context.Context, objects []*unstructured.Unstructured
 	}
 }
 
-// FinishJobs takes Jobs that remove themselves for finished when they are gone. The objects must have been applied before their
-// health was read: then a Job that is absent was there.
+// FinishJobs takes Jobs that remove themselves, or are removed as hooks that have succeeded, for finished when they are gone. The objects
+// must have been applied before their health was read: then a Job that is absent was there.
 func FinishJobs(objects []*unstructured.Unstructured, now map[object.Key]Status) {
 	for _, o := range objects {
-		_, ttl, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "ttlSecondsAfterFinished")
-		if key := object.KeyOf(o); ttl && o.GetKind() == "Job" && now[key].Health == NotFound {
-			now[key] = Status{Current, "has finished and removed itself"}
+		if key := object.KeyOf(o); o.GetKind() == "Job" && now[key].Health == NotFound && goes(o) {
+			now[key] = Status{Current, "has finished and was removed"}
 		}
 	}
+}
+
+// goes says that a Job is to be removed when it has finished.
+func goes(job *unstructured.Unstructured) bool {
+	_, ttl, _ := unstructured.NestedFieldNoCopy(job.Object, "spec", "ttlSecondsAfterFinished")
+	annotations := job.GetAnnotations()
+	return ttl || strings.Contains(annotations["argocd.argoproj.io/hook-delete-policy"], "HookSucceeded") ||
+		strings.Contains(annotations["helm.sh/hook-delete-policy"], "hook-succeeded")
 }
 
 func report(before, now map[object.Key]Status, progress func(map[object.Key]Status)) {
