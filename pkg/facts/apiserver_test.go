@@ -3,20 +3,25 @@ package facts_test
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/yaml"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/facts"
+	"github.com/lockstep-dr/lockstep/pkg/plan"
 )
 
 // TestOnAPIServer asks a real API server: about permissions only it can answer.
@@ -90,6 +95,70 @@ func TestOnAPIServer(t *testing.T) {
 	if err != nil || len(known.NotChecked) != 3 {
 		t.Errorf("who may not ask: not checked %q, %v", known.NotChecked, err)
 	}
+	testFixed(t, admin, connect(as))
+}
+
+// testFixed: what exists and cannot become the commit's is found out without a change, and named without what is in it.
+func testFixed(t *testing.T, admin, other client.Client) {
+	commit := func(image string, size int) []*unstructured.Unstructured {
+		return parse(t, strings.NewReplacer("IMAGE", image, "SIZE", strconv.Itoa(size)).Replace(`
+{apiVersion: batch/v1, kind: Job, metadata: {name: migrate, namespace: shop}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: IMAGE}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}, spec: {selector: {matchLabels: {a: b}},
+  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: IMAGE}]}}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, namespace: shop}, spec: {serviceName: db, selector: {matchLabels: {a: c}},
+  template: {metadata: {labels: {a: c}}, spec: {containers: [{name: a, image: IMAGE}]}},
+  volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: SIZEGi}}}}]}}
+---
+{apiVersion: batch/v1, kind: Job, metadata: {name: absent, namespace: shop}, spec: {template: {spec: {restartPolicy: Sometimes}}}}
+`))
+	}
+	for _, o := range commit("one", 1)[:3] {
+		if err := admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := plan.New(plan.Input{Objects: commit("two", 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := facts.Inspector{Reader: admin, Mapper: admin.RESTMapper(), Try: facts.Trial(admin)}.Preflight(t.Context(), p, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known.Quotas, known.NotChecked = nil, nil
+	if err := p.Check(known); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"Job shop/migrate exists, and its spec.template cannot be changed to what the commit says; delete it",
+		"StatefulSet shop/db exists, and its spec cannot be changed to what the commit says; delete it with --cascade=orphan and then its pods, so that its claims stay",
+	}
+	if got := p.Refusals; len(got) < 2 || !slices.Equal(got[len(got)-2:], want) {
+		t.Errorf("refused for %q", got)
+	}
+	job := &batchv1.Job{}
+	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "migrate"}, job); err != nil || job.Spec.Template.Spec.Containers[0].Image != "one" {
+		t.Errorf("the Job now: %+v, %v", job.Spec.Template, err)
+	}
+	known, err = facts.Inspector{Reader: admin, Mapper: admin.RESTMapper(), Try: facts.Trial(other)}.Preflight(t.Context(), p, nil, "")
+	if err != nil || len(known.Fixed) > 0 || !slices.ContainsFunc(known.NotChecked, func(s string) bool { return strings.HasPrefix(s, "whether the workloads") }) {
+		t.Errorf("who may not try: %+v, not checked %q, %v", known.Fixed, known.NotChecked, err)
+	}
+}
+
+func parse(t *testing.T, manifests string) []*unstructured.Unstructured {
+	t.Helper()
+	var out []*unstructured.Unstructured
+	for _, m := range strings.Split(manifests, "\n---\n") {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(m), &u.Object); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, u)
+	}
+	return out
 }
 
 // prepareServer lets the account get claims everywhere and do anything with those of lockstep-system.

@@ -12,6 +12,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,6 +31,8 @@ type Inspector struct {
 	Mapper meta.RESTMapper
 	// Allowed says whether the controller may do something; see Self and Controller. It is nil where there is no controller yet.
 	Allowed func(context.Context, authorizationv1.ResourceAttributes) (bool, error)
+	// Try applies an object and changes nothing; see Trial. If it is nil, nothing is tried.
+	Try func(context.Context, *unstructured.Unstructured) error
 }
 
 // Self asks whether the client itself may.
@@ -74,6 +77,7 @@ func (i Inspector) Preflight(ctx context.Context, p *plan.Plan, residual []objec
 		{func() error { return i.access(ctx, p, residual, &known) }, "what the controller may do"},
 		{func() error { return i.quotas(ctx, p, &known) }, "whether quotas leave room for the claims"},
 		{func() error { return i.capacities(ctx, p, &known) }, "whether the storage has room for the volumes"},
+		{func() error { return i.fixed(ctx, p, &known) }, "whether the workloads that exist can become the commit's"},
 	} {
 		err := look.at()
 		if apierrors.IsForbidden(err) || meta.IsNoMatchError(err) {

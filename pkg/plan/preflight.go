@@ -28,6 +28,8 @@ type Preflight struct {
 	Claimed []Room
 	// Capacity is, by class, what its driver says of its storage. A class that is not in it was not asked about.
 	Capacity map[string]Capacity
+	// Fixed are workloads that exist and cannot become the commit's.
+	Fixed []Fixed
 	// Images are those of which something is known that speaks against the restore.
 	Images []ImageAnswer
 	// NotChecked says what could not be found out, and why.
@@ -62,6 +64,12 @@ type Capacity struct {
 	Published bool
 	// Total is the sum over all places, Largest what a single volume may have at most.
 	Total, Largest int64
+}
+
+// Fixed is a workload with fields that cannot be changed to what the commit says.
+type Fixed struct {
+	object.Key
+	Fields []string
 }
 
 // ImageAnswer is what a registry said of an image.
@@ -233,6 +241,7 @@ func (p *Plan) Check(known Preflight) error {
 			return err
 		}
 		p.refuseCapacity(known)
+		p.refuseFixed(known.Fixed)
 	}
 	if err := p.refuseImages(known.Images); err != nil {
 		return err
@@ -377,6 +386,17 @@ func (p *Plan) refuseCapacity(known Preflight) {
 			p.refusef("class %s has no room for %s of volumes: its driver %s publishes %s; give it more storage, or use another class",
 				class, size(total), c.Driver, size(c.Total))
 		}
+	}
+}
+
+// refuseFixed refuses before anything is stopped what could not be applied afterwards.
+func (p *Plan) refuseFixed(fixed []Fixed) {
+	for _, f := range fixed {
+		way := "delete it"
+		if f.GroupKind() == statefulSet {
+			way = "delete it with --cascade=orphan and then its pods, so that its claims stay"
+		}
+		p.refusef("%s exists, and its %s cannot be changed to what the commit says; %s", f.Key, strings.Join(f.Fields, ", "), way)
 	}
 }
 

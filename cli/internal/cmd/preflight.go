@@ -22,7 +22,7 @@ func (p *Program) preflight(
 	c *kube.Cluster, checkImages, bare bool,
 ) func(context.Context, *plan.Plan, residual.Set) (plan.Preflight, error) {
 	return func(ctx context.Context, made *plan.Plan, set residual.Set) (plan.Preflight, error) {
-		inspector := facts.Inspector{Reader: c, Mapper: c.RESTMapper()}
+		inspector := facts.Inspector{Reader: c, Mapper: c.RESTMapper(), Try: facts.Trial(c)}
 		account := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: facts.ControllerAccount}
 		known := plan.Preflight{}
 		err := c.Get(ctx, account, &corev1.ServiceAccount{})

@@ -151,20 +151,27 @@ func (b *bench) live(ctx context.Context) {
 			},
 		}))
 	}
-	labels := map[string]string{"app": "x"}
-	template := func(claims ...string) corev1.PodTemplateSpec {
+	labels := func(app string) map[string]string { return map[string]string{"app": app} }
+	template := func(app string, claims ...string) corev1.PodTemplateSpec {
 		spec := corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}}
 		for _, name := range claims {
 			spec.Volumes = append(spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
 				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}})
 		}
-		return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: spec}
+		return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels(app)}, Spec: spec}
 	}
-	selector := &metav1.LabelSelector{MatchLabels: labels}
+	selector := func(app string) *metav1.LabelSelector { return &metav1.LabelSelector{MatchLabels: labels(app)} }
+	claim := func(name string, class *string) corev1.PersistentVolumeClaim {
+		return corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		}}
+	}
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "db"}, Spec: appsv1.StatefulSetSpec{
-		Replicas: new(int32(1)), Selector: selector, Template: template("data-db-0", "wal-db-0")}}
+		Replicas: new(int32(1)), ServiceName: "db", Selector: selector("db"), Template: template("db"),
+		VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim("data", nil), claim("wal", new("wait"))}}}
 	redis := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "redis"}, Spec: appsv1.DeploymentSpec{
-		Replicas: new(int32(2)), Selector: selector, Template: template("cache")}}
+		Replicas: new(int32(2)), Selector: selector("redis"), Template: template("redis", "cache")}}
 	b.must(b.Create(ctx, set))
 	b.must(b.Create(ctx, redis))
 	for name, owner := range map[string]*metav1.OwnerReference{
@@ -175,7 +182,7 @@ func (b *bench) live(ctx context.Context) {
 		if name == "redis-0" {
 			claims = []string{"cache"}
 		}
-		b.must(b.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, OwnerReferences: []metav1.OwnerReference{*owner}}, Spec: template(claims...).Spec}))
+		b.must(b.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, OwnerReferences: []metav1.OwnerReference{*owner}}, Spec: template("x", claims...).Spec}))
 	}
 	b.settle(ctx)
 	for name, pv := range b.volumes(ctx) {

@@ -86,7 +86,7 @@ func (r *Reconciler) prepare(ctx context.Context, restore *v1alpha1.Restore, pat
 		defer func() { _ = repository.Close() }() // what it leaves is in a temporary directory
 		way.Repository = repository
 	}
-	inspector := facts.Inspector{Reader: r.Reader, Mapper: r.Client.RESTMapper(), Allowed: facts.Self(r.Client)}
+	inspector := facts.Inspector{Reader: r.Reader, Mapper: r.Client.RESTMapper(), Allowed: facts.Self(r.Client), Try: facts.Trial(r.Client)}
 	way.Preflight = planner.Inspect(inspector, string(restore.UID), restore.Spec.CheckImages)
 	made, err := way.Plan(ctx, planner.Request{
 		From: restore.Spec.From, Path: restore.Spec.Source.Path, Volumes: restore.Spec.Volumes, Only: restore.Spec.Only,
