@@ -96,6 +96,8 @@ type Row struct {
 	Policy string `json:"policy,omitempty"`
 	// RPO is the most data, as time, that may be lost by the policy's schedule, as a duration ("1h30m"); empty if it has none.
 	RPO string `json:"rpo,omitempty"`
+	// OnRequest says that the policy makes points only when somebody asks for one: it has no schedule and none at deploys.
+	OnRequest bool `json:"onRequest,omitempty"`
 	// PromisedRPO is what the policy's objectives say.
 	PromisedRPO string      `json:"promisedRPO,omitempty"`
 	Vaults      []string    `json:"vaults"`

@@ -81,6 +81,12 @@ func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
 		if p.selector == nil || !p.selector.Takes(&likely) {
 			continue
 		}
+		if suspended(p.Spec) {
+			return Unprotected, "the policy " + p.GetName() + ", which selects them, is suspended", p
+		}
+		if why := v.withheld(p, d.Owner); why != "" {
+			return Unknown, "the policy " + p.GetName() + " selects them, and " + why, p
+		}
 		if p.Spec.Volumes.Selector == nil {
 			return Protected, "", p
 		}

@@ -17,6 +17,8 @@ type protection struct {
 	answer   Answer
 	why      string
 	policies []*policy
+	// idle are those that select it and save nothing.
+	idle []*policy
 }
 
 // protection asks every policy of the volume's namespace, by the rules by which the controller saves.
@@ -39,18 +41,24 @@ func (v *view) protect(w *volume) protection {
 			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), candidate.invalid)
 		case candidate.open && candidate.Owner != w.Owner:
 			p.answer, p.why = Unknown, "the selector of the policy "+candidate.GetName()+" has variables whose values are not in the repository"
-		case candidate.selector.Takes(w.claim):
-			p.policies = append(p.policies, candidate)
-		default:
+		case !candidate.selector.Takes(w.claim):
 			refuses = candidate
+		case suspended(candidate.Spec):
+			p.idle = append(p.idle, candidate)
+			p.why = "the policy " + candidate.GetName() + ", which selects it, is suspended"
+		case v.withheld(candidate, w.Owner) != "":
+			p.idle = append(p.idle, candidate)
+			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" selects it, and "+v.withheld(candidate, w.Owner)
+		default:
+			p.policies = append(p.policies, candidate)
 		}
 	}
-	if refuses != nil && p.answer == Unprotected {
+	if refuses != nil && p.answer == Unprotected && len(p.idle) == 0 {
 		p.why = "the policy " + refuses.GetName() + " does not select it: " + refuses.selector.Judge(*w.claim).Why
 	}
 	if reason, excluded := w.claim.Annotations[v1alpha1.AnnotationExclude]; excluded {
 		if strings.TrimSpace(reason) == "" {
-			return protection{answer: Unprotected, why: "the annotation " + v1alpha1.AnnotationExclude + " leaves it out and gives no reason"}
+			return protection{answer: Unprotected, why: "the annotation " + v1alpha1.AnnotationExclude + " leaves it out and gives no reason", idle: p.idle}
 		}
 		return protection{answer: Excluded, why: reason}
 	}
@@ -64,6 +72,50 @@ func (v *view) protect(w *volume) protection {
 		p.answer, p.why = Unknown, p.why+", as far as was rendered; not rendered: "+words(gaps)
 	}
 	return p
+}
+
+// suspended says that a policy was told to make no points by itself.
+func suspended(spec v1alpha1.ProtectionPolicySpec) bool { return spec.Suspend && !onDeploy(spec) }
+
+// onDeploy says that each deploy makes a point.
+func onDeploy(spec v1alpha1.ProtectionPolicySpec) bool {
+	return spec.OnDeploy.Before() || spec.OnDeploy.After()
+}
+
+// automatic says that points are made without anybody asking for them.
+func automatic(spec v1alpha1.ProtectionPolicySpec) bool {
+	return spec.Schedule != "" && !spec.Suspend || onDeploy(spec)
+}
+
+// withheld says why a policy need not be in the cluster, though a commit has it, for what the owner deploys; empty if it is.
+func (v *view) withheld(p *policy, owner string) string {
+	for _, a := range [][2]string{{"kustomize.toolkit.fluxcd.io/reconcile", "disabled"}, {"kustomize.toolkit.fluxcd.io/ssa", "Ignore"}} {
+		if strings.EqualFold(p.GetAnnotations()[a[0]], a[1]) {
+			return "Flux does not apply it, as its annotation " + a[0] + " says"
+		}
+	}
+	if p.GetAnnotations()["argocd.argoproj.io/hook"] != "" {
+		return "it is a hook of Argo CD, which need not stay"
+	}
+	if by := v.suspendedBy(p.Owner); by != "" && v.suspendedBy(owner) == "" {
+		return by + ", which deploys it, is suspended"
+	}
+	return ""
+}
+
+// suspendedBy is the owner by which nothing of what another one deploys is brought for now; empty if it is.
+func (v *view) suspendedBy(owner string) string {
+	for range len(v.owners) {
+		o := v.owners[owner]
+		if o == nil || o.Suspended {
+			break
+		}
+		owner = o.Parent
+	}
+	if o := v.owners[owner]; o != nil {
+		return o.ID
+	}
+	return ""
 }
 
 // eachPolicy are the policies that can be read, in the order of their namespaces and names.
@@ -151,7 +203,7 @@ func (s *scope) rows() []Row {
 	for _, d := range s.head.operated {
 		answer, why, best := s.head.operatedProtection(d)
 		row := Row{Application: d.Owner, Namespace: d.GetNamespace(), Volume: fmt.Sprintf("volumes that %s makes for %s %s", d.by.Name, d.GetKind(), d.GetName()),
-			Answer: answer, Why: why, Origin: d.Origin}
+			Answer: answer, Why: why, Origin: d.Origin, OnRequest: answer == Protected && !automatic(best.Spec)}
 		rows = append(rows, s.describe(row, best))
 	}
 	return rows
@@ -159,7 +211,7 @@ func (s *scope) rows() []Row {
 
 func (s *scope) row(w *volume) Row {
 	p := s.head.protection(w)
-	return s.describe(Row{Application: w.Owner, Namespace: w.claim.Namespace, Volume: w.name(), Size: w.size(), Answer: p.answer, Why: p.why, Origin: w.Origin}, p.best())
+	return s.describe(Row{Application: w.Owner, Namespace: w.claim.Namespace, Volume: w.name(), Size: w.size(), Answer: p.answer, Why: p.why, Origin: w.Origin, OnRequest: p.answer == Protected && !running(p)}, p.best())
 }
 
 // describe fills in what follows from the policy and the owner.

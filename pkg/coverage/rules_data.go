@@ -269,11 +269,9 @@ func coverageRemoved(s *scope) {
 	}
 }
 
-// running says that points are made without anybody asking for them.
+// running says that a policy makes points without anybody asking for them.
 func running(p protection) bool {
-	return slices.ContainsFunc(p.policies, func(p *policy) bool {
-		return p.Spec.Schedule != "" && !p.Spec.Suspend || p.Spec.OnDeploy != "" && p.Spec.OnDeploy != "None"
-	})
+	return slices.ContainsFunc(p.policies, func(p *policy) bool { return automatic(p.Spec) })
 }
 
 // retentionDelete finds sets that begin to delete their claims, and those that now do.

@@ -28,7 +28,7 @@ func unprotectedLive(s *scope) {
 	}
 	var selectors []*selection.Selector
 	for i := range live.Policies {
-		if selector, err := selection.Parse(&live.Policies[i]); err == nil {
+		if selector, err := selection.Parse(&live.Policies[i]); err == nil && !suspended(live.Policies[i].Spec) {
 			selectors = append(selectors, selector)
 		}
 	}

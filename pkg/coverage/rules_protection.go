@@ -43,7 +43,8 @@ func uncoveredVolume(s *scope) {
 func policyMatchesNothing(s *scope) {
 	matched := map[*policy]bool{}
 	for _, w := range s.head.volumes {
-		for _, p := range s.head.protection(w).policies {
+		is := s.head.protection(w)
+		for _, p := range slices.Concat(is.policies, is.idle) {
 			matched[p] = true
 		}
 	}

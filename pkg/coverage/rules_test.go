@@ -41,17 +41,25 @@ const (
 func TestRules(t *testing.T) {
 	remoteBase := func(url string) string { return gap("Kustomization flux-system/apps", url) }
 	for name, c := range map[string]struct{ rule, head, want string }{
-		"a policy of another namespace":         {"LS001", join(pvc("shop", "data"), strings.Replace(protect(), "namespace: shop", "namespace: x", 1)), "error"},
-		"a set with the labels of its template": {"LS001", join(statefulset("shop", "db", "data"), protect("volumes: {selector: {matchLabels: {app: db}}}")), ""},
-		"a set in a policy by labels of pods":   {"LS001", join(strings.Replace(statefulset("shop", "db", "data"), "metadata: {labels: {app: db}}", "metadata: {labels: {app: db, pod: a}}", 1), protect("volumes: {selector: {matchLabels: {pod: a}}}")), "error"},
-		"an exclusion without reason":           {"LS001", join(pvc("shop", "data", `annotations: {lockstep.dev/exclude: " "}`), protect()), "error"},
-		"a policy that cannot be read":          {"LS001", join(pvc("shop", "data"), protect("volumes: all")), "error"},
-		"a selector that is none":               {"LS001", join(pvc("shop", "data"), protect("volumes: {selector: {matchExpressions: [{key: a, operator: Like}]}}")), "error"},
-		"an ephemeral volume":                   {"LS001", podOf("Deployment", "web", container("web", "")+", volumes: [{name: a, ephemeral: {volumeClaimTemplate: {spec: {}}}}]}"), ""},
-		"a set whose replicas are a variable":   {"LS001", statefulset("shop", "db", "data", "replicas: ${N}"), "error"},
-		"a claim whose size is a variable":      {"LS001", pvc("shop", "data", "resources: {requests: {storage: \"${SIZE}\"}}"), "error"},
-		"a million replicas":                    {"LS001", join(statefulset("shop", "db", "data", "replicas: 2000000000"), protect()), ""},
+		"a suspended policy":                     {"LS001", join(pvc("shop", "data"), protect("schedule: 0 * * * *", "suspend: true")), "error"},
+		"a suspended policy, and another":        {"LS001", join(pvc("shop", "data"), protect("suspend: true"), strings.Replace(protect(), "name: shop", "name: more", 1)), ""},
+		"a suspended policy that runs on deploy": {"LS001", join(pvc("shop", "data"), protect("suspend: true", "onDeploy: After")), ""},
+		"a policy that Flux does not apply":      {"LS001", join(pvc("shop", "data"), strings.Replace(protect(), "name: shop", "name: shop, annotations: {kustomize.toolkit.fluxcd.io/reconcile: disabled}", 1)), "error"},
+		"a policy that is a hook":                {"LS001", join(pvc("shop", "data"), strings.Replace(protect(), "name: shop", "name: shop, annotations: {argocd.argoproj.io/hook: PreSync}", 1)), "error"},
+		"a policy that is not brought now":       {"LS001", join(pvc("shop", "data"), kustomization("idle", "suspend: true"), protect()), "error"},
+		"a volume that is not, either":           {"LS001", join(kustomization("idle", "suspend: true"), pvc("shop", "data"), protect()), ""},
+		"a policy of another namespace":          {"LS001", join(pvc("shop", "data"), strings.Replace(protect(), "namespace: shop", "namespace: x", 1)), "error"},
+		"a set with the labels of its template":  {"LS001", join(statefulset("shop", "db", "data"), protect("volumes: {selector: {matchLabels: {app: db}}}")), ""},
+		"a set in a policy by labels of pods":    {"LS001", join(strings.Replace(statefulset("shop", "db", "data"), "metadata: {labels: {app: db}}", "metadata: {labels: {app: db, pod: a}}", 1), protect("volumes: {selector: {matchLabels: {pod: a}}}")), "error"},
+		"an exclusion without reason":            {"LS001", join(pvc("shop", "data", `annotations: {lockstep.dev/exclude: " "}`), protect()), "error"},
+		"a policy that cannot be read":           {"LS001", join(pvc("shop", "data"), protect("volumes: all")), "error"},
+		"a selector that is none":                {"LS001", join(pvc("shop", "data"), protect("volumes: {selector: {matchExpressions: [{key: a, operator: Like}]}}")), "error"},
+		"an ephemeral volume":                    {"LS001", podOf("Deployment", "web", container("web", "")+", volumes: [{name: a, ephemeral: {volumeClaimTemplate: {spec: {}}}}]}"), ""},
+		"a set whose replicas are a variable":    {"LS001", statefulset("shop", "db", "data", "replicas: ${N}"), "error"},
+		"a claim whose size is a variable":       {"LS001", pvc("shop", "data", "resources: {requests: {storage: \"${SIZE}\"}}"), "error"},
+		"a million replicas":                     {"LS001", join(statefulset("shop", "db", "data", "replicas: 2000000000"), protect()), ""},
 
+		"a suspended policy that selects":  {"LS002", join(pvc("shop", "d"), protect("suspend: true")), ""},
 		"a policy beside an operator":      {"LS002", join(cnpg, protect()), ""},
 		"a policy for an operator":         {"LS002", join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: orders}}}")), ""},
 		"a policy for another cluster":     {"LS002", join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: o}}}")), "error"},
@@ -360,4 +368,19 @@ func TestMajor(t *testing.T) {
 
 func prometheus(spec string) string {
 	return "apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\nmetadata: {namespace: shop, name: app}\nspec: " + spec + "\n"
+}
+
+// TestOnRequest: what nobody asks for is not made, and the table does not hide it.
+func TestOnRequest(t *testing.T) {
+	for want, spec := range map[bool][]string{true: {"objectives: {rto: 1h}"}, false: {"schedule: 0 * * * *"}} {
+		rows := Check(Input{Head: stateOf(t, join(pvc("shop", "data"), cnpg, protect(spec...))), Now: now}).Coverage
+		for _, r := range rows {
+			if r.Answer != Protected || r.OnRequest != want {
+				t.Errorf("with %q: %+v", spec, r)
+			}
+		}
+		if len(rows) != 2 {
+			t.Errorf("with %q: %d rows", spec, len(rows))
+		}
+	}
 }

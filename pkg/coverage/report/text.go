@@ -192,6 +192,8 @@ func (t *text) coverage(d *Document) {
 // protectedBy is the policy of a volume, or in a word why there is none: a finding says more.
 func protectedBy(r coverage.Row) string {
 	switch {
+	case r.Answer == coverage.Protected && r.OnRequest:
+		return "on request, by " + cmp.Or(r.Policy, "a policy")
 	case r.Answer == coverage.Protected:
 		return "by " + cmp.Or(r.Policy, "a policy")
 	case r.Answer == coverage.Unprotected:
