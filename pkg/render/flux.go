@@ -44,7 +44,9 @@ func (r *Repository) kustomization(o *owner) {
 		start = append(start, path.Join(o.dir(), c))
 	}
 	o.reads = r.readsOf(start...)
-	o.reads.unsure = o.reads.unsure || o.sight != nil && o.sight.unsure
+	if o.sight != nil && o.sight.unsure {
+		o.reads = &reads{paths: o.reads.paths, unsure: true}
+	}
 	o.Target = cmp.Or(o.Target, r.namespaceOf(o.dir()))
 	o.values = substitutes(o)
 	o.recipe = func(ctx context.Context) ([]desired.Object, []desired.Gap, error) {

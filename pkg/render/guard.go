@@ -201,7 +201,7 @@ func sources(s types.KvPairSources) []string {
 var remote = regexp.MustCompile(`(?i)^(?:git::|[a-z][a-z0-9+.-]*://|https?:|github\.com[/:]|[a-z][a-z0-9-]*@[^/:]*[/:])`)
 
 func isRemote(ref string) bool {
-	return !strings.Contains(ref, "\n") && remote.MatchString(strings.TrimSpace(ref))
+	return strings.ContainsAny(ref, ":@/") && !strings.Contains(ref, "\n") && remote.MatchString(strings.TrimSpace(ref))
 }
 
 // checkPlugin refuses URLs in the configuration of a generator, transformer or validator.

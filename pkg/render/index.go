@@ -51,7 +51,7 @@ type index struct {
 	synced map[*unstructured.Unstructured]bool
 	// byName are those by kind and name.
 	byName map[string][]desired.Object
-	// entries are all files and directories by their absolute paths, with whether they are directories.
+	// entries are all files and directories, with whether they are directories; "." is the root.
 	entries map[string]bool
 	// kustomizationOf are the kustomizations of directories.
 	kustomizationOf map[string][]string
@@ -114,13 +114,12 @@ func (x *index) list(fs *guardedFS) error {
 	if len(x.hashes) > maxFiles {
 		return tooMuch("the repository has more than %d files", maxFiles)
 	}
-	x.entries[fs.root] = true
+	x.entries["."] = true
 	for _, name := range slices.SortedFunc(maps.Keys(x.hashes), asWalked) {
-		file := fs.root + string(filepath.Separator) + filepath.FromSlash(name)
-		for dir := filepath.Dir(file); !x.entries[dir]; dir = filepath.Dir(dir) {
+		for dir := path.Dir(name); !x.entries[dir]; dir = path.Dir(dir) {
 			x.entries[dir] = true
 		}
-		x.note(file, name)
+		x.note(name)
 	}
 	return fs.over()
 }
@@ -157,21 +156,21 @@ func (x *index) walk(fs *guardedFS) error {
 		case entry.IsDir() && entry.Name() == ".git":
 			return filepath.SkipDir
 		case entry.IsDir():
-			x.entries[file] = true
+			x.entries[fs.name(file)] = true
 			return nil
 		case entry.Type()&os.ModeSymlink != 0:
 			x.links = append(x.links, fs.name(file))
 			return nil
 		case entry.Type().IsRegular():
-			x.note(file, fs.name(file))
+			x.note(fs.name(file))
 		}
 		return nil
 	})
 }
 
 // note takes a file by its name.
-func (x *index) note(file, name string) {
-	x.entries[file] = false
+func (x *index) note(name string) {
+	x.entries[name] = false
 	x.names = append(x.names, name)
 	dir, base := path.Split(name)
 	dir = path.Clean(dir)
@@ -395,8 +394,13 @@ func (r *Repository) followedFiles() []string {
 }
 
 // mention says whether what is read may deploy more.
-func (x *index) mention(reads []string) bool {
-	return slices.ContainsFunc(reads, func(p string) bool { return x.mentions[p] })
+func (x *index) mention(s *reads) bool {
+	for p := range s.paths {
+		if x.mentions[p] {
+			return true
+		}
+	}
+	return false
 }
 
 // kustomizationIn is the name of the kustomization of a directory; empty if it has none.

@@ -70,7 +70,7 @@ func (r *Repository) plainFiles(as As, sight *sight) (files []string, namespace 
 	if sight != nil {
 		entries = sight.entries
 	}
-	if sight != nil && sight.unsure || as.change != nil || as.Check != nil || as.Flat || sight == nil && len(r.index.links) > 0 || !entries[r.file(as.Path)] {
+	if sight != nil && sight.unsure || as.change != nil || as.Check != nil || as.Flat || sight == nil && len(r.index.links) > 0 || !entries[path.Clean(as.Path)] {
 		return nil, "", false
 	}
 	if as.Kustomization != nil {
@@ -124,7 +124,7 @@ func (r *Repository) resourceFiles(dir string, k followed, entries map[string]bo
 	}
 	for _, ref := range k.refs {
 		file := path.Join(dir, ref)
-		isDir, there := entries[r.file(file)]
+		isDir, there := entries[file]
 		if !there || isDir || strings.TrimPrefix(ref, "./") != path.Clean(ref) || strings.HasPrefix(ref, "/") || strings.HasPrefix(ref, "..") ||
 			slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(ref)) {
 			return nil, false

@@ -25,28 +25,35 @@ type reads struct {
 
 func (s *reads) sorted() []string { return slices.Sorted(maps.Keys(s.paths)) }
 
-// readsOf follows a directory or file to all that a build of it reads. It parses kustomizations and nothing else.
+// readsOf follows directories and files to all that a build of them reads. It parses kustomizations and nothing else. What it gives
+// must not be changed.
 func (r *Repository) readsOf(start ...string) *reads {
+	key := strings.Join(start, "\x00")
+	if r.read[key] == nil {
+		r.read[key] = r.follow(start)
+	}
+	return r.read[key]
+}
+
+func (r *Repository) follow(start []string) *reads {
 	s := &reads{paths: map[string]bool{}}
-	visited := map[string]bool{}
+	visited := map[string]bool{} // directories with kustomizations
 	var visit func(p string)
 	visit = func(p string) {
-		p = path.Clean(p)
-		if visited[p] || !filepath.IsLocal(filepath.FromSlash(p)) {
+		if s.paths[p] || visited[p] || !filepath.IsLocal(filepath.FromSlash(p)) {
 			return
 		}
-		visited[p] = true
 		file := r.kustomizationIn(p)
 		if file == "" {
 			s.paths[p] = true
-			if r.index.entries[r.file(p)] {
+			if r.index.entries[p] {
 				for _, k := range below(r.index.kustomizations, p) {
 					visit(k)
 				}
 			}
 			return
 		}
-		s.paths[file] = true
+		visited[p], s.paths[file] = true, true
 		refs, sure := r.references(file)
 		s.unsure = s.unsure || !sure
 		for _, ref := range refs {
@@ -54,7 +61,7 @@ func (r *Repository) readsOf(start ...string) *reads {
 		}
 	}
 	for _, p := range start {
-		visit(p)
+		visit(path.Clean(p))
 	}
 	for _, link := range r.index.links {
 		for p := range s.paths {
@@ -127,7 +134,7 @@ func (r *Repository) lies(name string) (isDir, there bool) {
 	if !filepath.IsLocal(filepath.FromSlash(name)) {
 		return false, false
 	}
-	if isDir, there = r.index.entries[r.file(name)]; there || len(r.index.links) == 0 {
+	if isDir, there = r.index.entries[path.Clean(name)]; there || len(r.index.links) == 0 {
 		return isDir, there
 	}
 	info, err := os.Lstat(r.file(name))
@@ -169,10 +176,12 @@ func (r *Repository) hash(s *reads, of ...any) string {
 
 // hashOf is of a file, or of all those in a directory. One that is absent has one, too.
 func (r *Repository) hashOf(p string) (string, error) {
-	isDir, there := r.index.entries[r.file(p)]
-	switch hash := r.index.hashes[p]; {
-	case hash != "" || !there:
+	if hash := r.index.hashes[p]; hash != "" {
 		return hash, nil
+	}
+	switch isDir, there := r.index.entries[p]; {
+	case !there:
+		return "", nil
 	case !isDir:
 		return r.blobs.hashFile(r.file(p))
 	}

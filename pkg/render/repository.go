@@ -55,6 +55,8 @@ type Repository struct {
 	begun map[*unstructured.Unstructured]bool
 	// sights are by what sources ignore.
 	sights map[string]*sight
+	// read is by where the reading begins.
+	read map[string]*reads
 	// declared are the ConfigMaps and Secrets in files.
 	declared sync.Map
 	bounds   bounds
@@ -86,7 +88,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, sights: map[string]*sight{}, begun: map[*unstructured.Unstructured]bool{}, bounds: defaultBounds}
+	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, sights: map[string]*sight{}, read: map[string]*reads{}, begun: map[*unstructured.Unstructured]bool{}, bounds: defaultBounds}
 	if r.blobs = o.Blobs; r.blobs == nil {
 		r.blobs = contents()
 	}
@@ -322,7 +324,7 @@ func (r *Repository) add(o *owner) []*owner {
 	if o.values == nil {
 		o.values = &values{}
 	}
-	o.nested = r.index.mention(o.reads.sorted()) || o.nested
+	o.nested = r.index.mention(o.reads) || o.nested
 	r.owners[o.ID] = o
 	return []*owner{o}
 }

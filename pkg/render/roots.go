@@ -164,7 +164,7 @@ func (r *Repository) unreached() {
 	files := map[string]bool{}
 	for _, o := range r.owners {
 		known[string(o.Kind)+" "+o.Name] = true
-		for _, p := range o.reads.sorted() {
+		for p := range o.reads.paths {
 			files[p] = true
 		}
 	}

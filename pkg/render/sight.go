@@ -3,7 +3,6 @@ package render
 import (
 	"maps"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -93,7 +92,7 @@ func (r *Repository) look(ignore string) (*sight, error) {
 	if patterns = append(patterns, sourceignore.ReadPatterns(strings.NewReader(ignore), nil)...); len(patterns) > 0 {
 		matcher = gitignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
 	}
-	s := &sight{id: hexSum(id), entries: map[string]bool{r.fs.root: true}, hidden: map[string]bool{}}
+	s := &sight{id: hexSum(id), entries: map[string]bool{".": true}, hidden: map[string]bool{}}
 	for _, name := range r.index.names {
 		if err := r.fs.over(); err != nil {
 			return nil, err
@@ -103,9 +102,8 @@ func (r *Repository) look(ignore string) (*sight, error) {
 			s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
 			continue
 		}
-		file := r.file(name)
-		s.entries[file] = false
-		for dir := filepath.Dir(file); !s.entries[dir]; dir = filepath.Dir(dir) {
+		s.entries[name] = false
+		for dir := path.Dir(name); !s.entries[dir]; dir = path.Dir(dir) {
 			s.entries[dir] = true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
@@ -13,23 +14,29 @@ import (
 type snapshot struct {
 	filesys.FileSystem
 	root string
-	// entries are all files and directories by their absolute paths, with whether they are directories.
+	// entries are as in an index.
 	entries map[string]bool
 	// files are nil if all are on disk; of others no more is read than one byte over the bound.
 	files Files
 	most  int64
 }
 
-// inside is the path cleaned, if it lies in the root.
+// inside is the path relative to the root, with slashes, if it lies there.
 func (s *snapshot) inside(path string) (string, bool) {
-	path = filepath.Clean(path)
-	return path, filepath.IsAbs(path) && within(path, s.root)
+	rest, ok := strings.CutPrefix(filepath.Clean(path), s.root)
+	switch {
+	case ok && rest == "":
+		return ".", true
+	case ok && os.IsPathSeparator(rest[0]):
+		return filepath.ToSlash(rest[1:]), true
+	}
+	return "", false
 }
 
 // Exists says whether there is something.
 func (s *snapshot) Exists(path string) bool {
-	if clean, ok := s.inside(path); ok {
-		_, there := s.entries[clean]
+	if name, ok := s.inside(path); ok {
+		_, there := s.entries[name]
 		return there
 	}
 	return s.FileSystem.Exists(path)
@@ -37,19 +44,20 @@ func (s *snapshot) Exists(path string) bool {
 
 // IsDir says whether there is a directory.
 func (s *snapshot) IsDir(path string) bool {
-	if clean, ok := s.inside(path); ok {
-		return s.entries[clean]
+	if name, ok := s.inside(path); ok {
+		return s.entries[name]
 	}
 	return s.FileSystem.IsDir(path)
 }
 
 // CleanedAbs gives a directory, or that of a file and its name.
 func (s *snapshot) CleanedAbs(path string) (filesys.ConfirmedDir, string, error) {
-	clean, ok := s.inside(path)
+	name, ok := s.inside(path)
 	if !ok {
 		return s.FileSystem.CleanedAbs(path)
 	}
-	isDir, there := s.entries[clean]
+	isDir, there := s.entries[name]
+	clean := filepath.Clean(path)
 	switch {
 	case !there:
 		return "", "", &fs.PathError{Op: "lstat", Path: path, Err: fs.ErrNotExist}
@@ -61,19 +69,15 @@ func (s *snapshot) CleanedAbs(path string) (filesys.ConfirmedDir, string, error)
 
 // ReadFile reads what is there.
 func (s *snapshot) ReadFile(path string) ([]byte, error) {
-	clean, ok := s.inside(path)
+	name, ok := s.inside(path)
 	if !ok {
 		return s.FileSystem.ReadFile(path)
 	}
-	if isDir, there := s.entries[clean]; !there || isDir {
+	if isDir, there := s.entries[name]; !there || isDir {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
 	if s.files != nil {
-		rel, err := filepath.Rel(s.root, clean)
-		if err != nil {
-			return nil, err
-		}
-		return s.files.Read(filepath.ToSlash(rel), s.most)
+		return s.files.Read(name, s.most)
 	}
-	return os.ReadFile(clean)
+	return os.ReadFile(filepath.Clean(path))
 }
