@@ -18,6 +18,7 @@ import (
 type filesBelow struct {
 	*git.Files
 	below  string
+	names  []string
 	hashes map[string]string
 }
 
@@ -26,13 +27,17 @@ func newFilesBelow(all *git.Files, below string) render.Files {
 		return all
 	}
 	f := &filesBelow{Files: all, below: below, hashes: map[string]string{}}
-	for name, hash := range all.Hashes() {
+	for _, name := range all.Names() {
 		if rest, ok := strings.CutPrefix(name, below+"/"); ok {
-			f.hashes[rest] = hash
+			f.names = append(f.names, rest)
+			f.hashes[rest] = all.Hashes()[name]
 		}
 	}
 	return f
 }
+
+// Names are those of all files.
+func (f *filesBelow) Names() []string { return f.names }
 
 // Hashes are those of the contents.
 func (f *filesBelow) Hashes() map[string]string { return f.hashes }

@@ -7,10 +7,8 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
-	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -24,12 +22,13 @@ import (
 type Files struct {
 	commit, url string
 	writer      *writer
-	// hashes are those of regular files.
+	// names are the regular files, hashes those of their contents.
+	names  []string
 	hashes map[string]string
 	// others are what is no regular file; true for directories that are made.
 	others map[string]bool
-	// waiting are not brought yet; guarded by the repository's reading.
-	waiting map[string]object.TreeEntry
+	// brought are files that are made, too; guarded by the repository's reading.
+	brought map[string]bool
 }
 
 // Files prepares the files of a commit in the empty directory dir. Where the commit has links they are all brought at once, since only
@@ -39,7 +38,7 @@ func (r *Repository) Files(ctx context.Context, commit, dir string) (*Files, err
 	if err != nil {
 		return nil, fmt.Errorf("writing out commit %s of %q: %w", revision.Short(commit), r.url, err)
 	}
-	f := &Files{commit: commit, url: r.url, hashes: map[string]string{}, others: map[string]bool{".": true}, waiting: map[string]object.TreeEntry{}}
+	f := &Files{commit: commit, url: r.url, hashes: map[string]string{}, others: map[string]bool{".": true}, brought: map[string]bool{}}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		return nil, f.explain(errors.Join(errNotEmpty, err))
 	}
@@ -50,7 +49,7 @@ func (r *Repository) Files(ctx context.Context, commit, dir string) (*Files, err
 	f.writer = &writer{repo: r, root: root, lenient: true, bytes: r.limits.tree, files: r.limits.files, later: f.note}
 	err = f.writer.tree(ctx, at.TreeHash, ".")
 	if err == nil && len(f.writer.links) > 0 {
-		if err = f.bring(slices.Sorted(maps.Keys(f.waiting))); err == nil {
+		if err = f.bring(f.names); err == nil {
 			err = f.writer.checkLinks()
 		}
 	}
@@ -69,7 +68,8 @@ func (f *Files) note(e object.TreeEntry, name string) error {
 	case e.Mode == filemode.Dir:
 		f.others[name] = false
 	case e.Mode.IsFile() && e.Mode != filemode.Symlink:
-		f.hashes[name], f.waiting[name] = e.Hash.String(), e
+		f.names = append(f.names, name)
+		f.hashes[name] = e.Hash.String()
 	default: // is written at once
 		f.others[name] = true
 		return f.make(path.Dir(name))
@@ -98,6 +98,9 @@ func (f *Files) Dir(name string) error {
 	}
 	return nil
 }
+
+// Names are the paths of all regular files, with slashes, in the order in which filepath.WalkDir finds them in a directory.
+func (f *Files) Names() []string { return f.names }
 
 // Hashes are those of the contents of all regular files by their paths, with slashes, as BlobHash computes them.
 func (f *Files) Hashes() map[string]string { return f.hashes }
@@ -138,18 +141,18 @@ func (f *Files) bring(names []string) error {
 	f.writer.repo.reading.Lock()
 	defer f.writer.repo.reading.Unlock()
 	for _, name := range names {
-		e, ok := f.waiting[name]
-		if !ok {
+		hash, ok := f.hashes[name]
+		if !ok || f.brought[name] {
 			continue
 		}
 		err := f.make(path.Dir(name))
 		if err == nil {
-			err = f.writer.file(e.Hash, name, 0o644)
+			err = f.writer.file(plumbing.NewHash(hash), name, 0o644)
 		}
 		if err != nil {
 			return err
 		}
-		delete(f.waiting, name)
+		f.brought[name] = true
 	}
 	return nil
 }
@@ -165,7 +168,7 @@ func (f *Files) explain(err error) error {
 func (f *Files) Whole() bool {
 	f.writer.repo.reading.Lock()
 	defer f.writer.repo.reading.Unlock()
-	return len(f.waiting) == 0
+	return len(f.brought) == len(f.hashes)
 }
 
 // Close ends the writing. The directory stays.

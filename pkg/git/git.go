@@ -17,6 +17,7 @@ import (
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -94,6 +95,8 @@ type Repository struct {
 	remote   *remote    // nil for a local repository
 	workTree string
 	limits   limits
+	// trees are directories that were read, with their entries in the order of their names: of two commits most are the same.
+	trees map[plumbing.Hash][]object.TreeEntry
 	// quiet are the files and directories of which nothing refers to others, with the bytes that were looked through.
 	quiet map[plumbing.Hash]int64
 	// orders are those of the files and directories that were looked at for them.
@@ -108,7 +111,7 @@ type limits struct {
 // Open prepares to read a repository: a URL, which is not asked yet, or a directory inside a local work tree or a bare
 // repository, which is read in place and never changed. Close must be called.
 func Open(location string, o Options) (*Repository, error) {
-	r := &Repository{limits: limits{
+	r := &Repository{trees: map[plumbing.Hash][]object.TreeEntry{}, limits: limits{
 		fetch: cmp.Or(o.MaxFetch, 2<<30), tree: cmp.Or(o.MaxTree, 1<<30), files: cmp.Or(o.MaxFiles, 200_000),
 	}}
 	if dir, ok := localPath(location); ok {

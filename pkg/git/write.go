@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -76,11 +77,11 @@ type writer struct {
 }
 
 func (w *writer) tree(ctx context.Context, hash plumbing.Hash, dir string) error {
-	t, err := object.GetTree(w.repo.store, hash)
+	entries, err := w.repo.entries(hash)
 	if err != nil {
 		return fmt.Errorf("%w: reading directory %q: %w", ErrUnreachable, dir, err)
 	}
-	for _, e := range t.Entries {
+	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -96,6 +97,20 @@ func (w *writer) tree(ctx context.Context, hash plumbing.Hash, dir string) error
 		}
 	}
 	return nil
+}
+
+// entries are those of a directory, in the order of their names.
+func (r *Repository) entries(hash plumbing.Hash) ([]object.TreeEntry, error) {
+	if entries, ok := r.trees[hash]; ok {
+		return entries, nil
+	}
+	t, err := object.GetTree(r.store, hash)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(t.Entries, func(a, b object.TreeEntry) int { return strings.Compare(a.Name, b.Name) })
+	r.trees[hash] = t.Entries
+	return t.Entries, nil
 }
 
 func (w *writer) entry(ctx context.Context, e object.TreeEntry, name string) error {

@@ -11,7 +11,9 @@ import (
 
 // Files are those of a commit without links that are written into its root only when they are wanted there.
 type Files interface {
-	// Hashes are those of the contents by the paths of all files, relative to the root, with slashes.
+	// Names are the paths of all files, relative to the root, with slashes, in the order of filepath.WalkDir.
+	Names() []string
+	// Hashes are those of their contents.
 	Hashes() map[string]string
 	// Read gives the first bytes of a file, at most so many, wherever it is.
 	Read(name string, most int64) ([]byte, error)

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/konfig"
@@ -69,6 +73,7 @@ const maxFiles = 500_000
 func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
 	x := &index{mentions: map[string]bool{}, kustomizationOf: map[string][]string{}, byName: map[string][]desired.Object{}, blobs: blobs}
 	x.entries, x.hashes, x.synced = map[string]bool{}, map[string]string{}, map[*unstructured.Unstructured]bool{}
+	fs.files, fs.index = files, x
 	look := x.walk
 	if files != nil {
 		x.hashes = files.Hashes()
@@ -80,11 +85,8 @@ func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
 	slices.Sort(x.names)
 	x.kustomizations = slices.Sorted(maps.Keys(x.kustomizationOf))
 	slices.Sort(x.charts)
-	fs.files, fs.index = files, x
-	for _, name := range x.files {
-		if err := x.add(fs, name); err != nil {
-			return nil, err
-		}
+	if err := x.readAll(fs); err != nil {
+		return nil, err
 	}
 	if err := x.submodules(fs); err != nil {
 		return nil, err
@@ -111,11 +113,12 @@ func newIndex(fs *guardedFS, files Files, blobs *Blobs) (*index, error) {
 
 // list takes the files that a commit names.
 func (x *index) list(fs *guardedFS) error {
-	if len(x.hashes) > maxFiles {
+	names := fs.files.Names()
+	if len(names) > maxFiles {
 		return tooMuch("the repository has more than %d files", maxFiles)
 	}
 	x.entries["."] = true
-	for _, name := range slices.SortedFunc(maps.Keys(x.hashes), asWalked) {
+	for _, name := range names {
 		for dir := path.Dir(name); !x.entries[dir]; dir = path.Dir(dir) {
 			x.entries[dir] = true
 		}
@@ -202,44 +205,66 @@ func isText(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json", ".tpl"}, path.Ext(name)) || path.Base(name) == "Kustomization"
 }
 
-func (x *index) add(fs *guardedFS, name string) error {
-	if err := fs.over(); err != nil {
-		return err
+// content is what a file has to say before anything is rendered.
+type content struct {
+	hash string
+	// mentions says that it has a word of engines, pointer that the content itself is elsewhere.
+	mentions, pointer bool
+	engines           []desired.Object
+	err               error
+}
+
+// readAll reads what may be manifests, beside one another, and takes it in.
+func (x *index) readAll(fs *guardedFS) error {
+	contents := make([]content, len(x.files))
+	var next atomic.Int64
+	var readers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		readers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(x.files)); i = next.Add(1) - 1 {
+				contents[i] = x.read(fs, x.files[i])
+			}
+		})
 	}
-	read := sync.OnceValues(func() ([]byte, error) { return fs.readWhole(name) })
-	if x.hashes[name] == "" {
-		data, err := read()
-		if err == nil {
-			x.hashes[name] = x.blobs.hash(data)
+	readers.Wait()
+	for i, name := range x.files {
+		if err := x.add(fs, name, contents[i]); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (x *index) read(fs *guardedFS, name string) (c content) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.err = fmt.Errorf("reading %s fails: %v", name, p)
+		}
+	}()
+	if c.err = fs.over(); c.err != nil {
+		return c
+	}
+	read := sync.OnceValues(func() ([]byte, error) { return fs.readWhole(name) })
+	if c.hash = x.hashes[name]; c.hash == "" {
+		data, err := read()
+		if c.err = err; err != nil {
+			return c
+		}
+		c.hash = x.blobs.hash(data)
+	}
 	type about struct{ mentions, pointer bool }
-	is, err := known(x.blobs, "about", x.hashes[name], func() (about, error) {
+	is, err := known(x.blobs, "about", c.hash, func() (about, error) {
 		data, err := read()
 		return about{
 			mentions: slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }),
 			pointer:  bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")),
 		}, err
 	})
-	if errors.As(err, new(*BoundError)) {
-		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
-		return nil
+	c.mentions, c.pointer, c.err = is.mentions, is.pointer, err
+	if err != nil || !c.mentions || x.inChart(name) || path.Ext(name) == ".tpl" {
+		return c
 	}
-	if is.pointer {
-		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name,
-			Why: "it is a pointer of Git LFS, and what it points to is not here (in a work tree: git lfs pull)"})
-	}
-	if err != nil || !is.mentions {
-		return err
-	}
-	for p := name; p != "."; p = path.Dir(p) {
-		x.mentions[p] = true
-	}
-	x.mentions["."] = true
-	if x.inChart(name) || path.Ext(name) == ".tpl" {
-		return nil
-	}
-	objects, err := known(x.blobs, "engines", x.hashes[name], func() ([]desired.Object, error) {
+	c.engines, c.err = known(x.blobs, "engines", c.hash, func() ([]desired.Object, error) {
 		data, err := read()
 		if err == nil {
 			err = checkAliases(data, fs.bounds.nodes)
@@ -247,18 +272,35 @@ func (x *index) add(fs *guardedFS, name string) error {
 		if err != nil {
 			return nil, err
 		}
-		plain, err := known(x.blobs, "plain", x.hashes[name], func() (plainFile, error) { return plainObjects(data) })
+		plain, err := known(x.blobs, "plain", c.hash, func() (plainFile, error) { return plainObjects(data) })
 		if err != nil {
 			return enginesIn(data), nil
 		}
 		return slices.DeleteFunc(slices.Clone(plain.objects), func(o desired.Object) bool { return !isEngine(o.Unstructured) }), nil
 	})
-	if errors.As(err, new(*BoundError)) {
-		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: err.Error()})
+	return c
+}
+
+func (x *index) add(fs *guardedFS, name string, c content) error {
+	if fs.files == nil && c.hash != "" {
+		x.hashes[name] = c.hash
+	}
+	if c.pointer {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name,
+			Why: "it is a pointer of Git LFS, and what it points to is not here (in a work tree: git lfs pull)"})
+	}
+	if c.mentions {
+		for p := name; p != "."; p = path.Dir(p) {
+			x.mentions[p] = true
+		}
+		x.mentions["."] = true
+	}
+	if errors.As(c.err, new(*BoundError)) {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name}, What: name, Why: c.err.Error()})
 		return nil
 	}
-	x.written = append(x.written, lyingIn(name, objects)...)
-	return err
+	x.written = append(x.written, lyingIn(name, c.engines)...)
+	return c.err
 }
 
 // submodules are other repositories: what they hold is in no commit of this one, and in a work tree only if somebody has fetched it.
@@ -300,15 +342,22 @@ func (fs *guardedFS) readWhole(name string) ([]byte, error) {
 		}
 		return data, err
 	}
-	file := filepath.Join(fs.root, filepath.FromSlash(name))
-	info, err := os.Lstat(file)
+	file, err := os.Open(filepath.Join(fs.root, filepath.FromSlash(name)))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if info.Size() > fs.bounds.file {
 		return nil, tooMuch("it has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
 	}
-	return os.ReadFile(file)
+	var data bytes.Buffer
+	data.Grow(int(info.Size()) + bytes.MinRead)
+	_, err = data.ReadFrom(io.LimitReader(file, fs.bounds.file))
+	return data.Bytes(), err
 }
 
 // bringFor has there what Flux's generator reads on disk: the kustomization of a directory, or all files if there is none.
