@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestParse(t *testing.T) {
@@ -181,5 +182,33 @@ func TestFilesOfACommitThatNamesAPathTwice(t *testing.T) {
 		if f, err := r.Files(t.Context(), commit.String(), t.TempDir()); !errors.Is(err, ErrUnsafe) {
 			t.Errorf("%s: got %v, %v", name, f, err)
 		}
+	}
+}
+
+func TestFilesAreInTheOrderOfAWalk(t *testing.T) {
+	w, _, _ := shop(t)
+	for _, name := range []string{"a/b", "a-b", "a.b", "a0", "a/b-c/d", "a/b.c", "B", "a/Z/z"} {
+		w.write(name, name)
+	}
+	f, err := open(t, w.dir, Options{}).Files(t.Context(), w.commit("names"), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var walked []string
+	err = filepath.WalkDir(w.dir, func(file string, entry fs.DirEntry, err error) error {
+		if entry.Name() == ".git" {
+			return fs.SkipDir
+		}
+		if name, _ := filepath.Rel(w.dir, file); entry.Type().IsRegular() {
+			walked = append(walked, filepath.ToSlash(name))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(walked, f.Names()); diff != "" {
+		t.Errorf("names (-walked +listed):\n%s", diff)
 	}
 }

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,11 +123,12 @@ func (f *Files) Read(name string, most int64) ([]byte, error) {
 		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
 	}
 	defer in.Close()
-	data, err := io.ReadAll(io.LimitReader(in, most))
-	if err != nil {
+	var data bytes.Buffer
+	data.Grow(int(max(0, min(blob.Size, most))) + bytes.MinRead)
+	if _, err = data.ReadFrom(io.LimitReader(in, most)); err != nil {
 		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // Bring writes out files that are not yet there. What the commit has not is left out.

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path"
@@ -155,17 +154,18 @@ func (x *index) walk(fs *guardedFS) error {
 		if len(x.entries) > maxFiles {
 			return tooMuch("the repository has more than %d files", maxFiles)
 		}
+		name := cmp.Or(filepath.ToSlash(strings.TrimPrefix(file[len(fs.root):], string(filepath.Separator))), ".")
 		switch {
 		case entry.IsDir() && entry.Name() == ".git":
 			return filepath.SkipDir
 		case entry.IsDir():
-			x.entries[fs.name(file)] = true
+			x.entries[name] = true
 			return nil
 		case entry.Type()&os.ModeSymlink != 0:
-			x.links = append(x.links, fs.name(file))
+			x.links = append(x.links, name)
 			return nil
 		case entry.Type().IsRegular():
-			x.note(fs.name(file))
+			x.note(name)
 		}
 		return nil
 	})
@@ -342,22 +342,16 @@ func (fs *guardedFS) readWhole(name string) ([]byte, error) {
 		}
 		return data, err
 	}
-	file, err := os.Open(filepath.Join(fs.root, filepath.FromSlash(name)))
+	file := filepath.Join(fs.root, filepath.FromSlash(name))
+	data, err := readFile(file, fs.bounds.file+1)
+	if int64(len(data)) <= fs.bounds.file {
+		return data, err
+	}
+	info, err := os.Lstat(file)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > fs.bounds.file {
-		return nil, tooMuch("it has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
-	}
-	var data bytes.Buffer
-	data.Grow(int(info.Size()) + bytes.MinRead)
-	_, err = data.ReadFrom(io.LimitReader(file, fs.bounds.file))
-	return data.Bytes(), err
+	return nil, tooMuch("it has %d bytes, more than the %d that a file may", info.Size(), fs.bounds.file)
 }
 
 // bringFor has there what Flux's generator reads on disk: the kustomization of a directory, or all files if there is none.

@@ -160,8 +160,8 @@ func (r *Repository) hash(s *reads, of ...any) string {
 	if s.unsure {
 		return ""
 	}
-	sum := sha256.New()
-	if err := json.NewEncoder(sum).Encode(of); err != nil {
+	all, err := json.Marshal(of)
+	if err != nil {
 		return ""
 	}
 	for _, p := range s.sorted() {
@@ -169,9 +169,10 @@ func (r *Repository) hash(s *reads, of ...any) string {
 		if err != nil {
 			return ""
 		}
-		_, _ = io.WriteString(sum, p+"\x00"+h+"\x00")
+		all = append(append(append(append(all, 0), p...), 0), h...)
 	}
-	return hex.EncodeToString(sum.Sum(nil))
+	sum := sha256.Sum256(all)
+	return hex.EncodeToString(sum[:])
 }
 
 // hashOf is of a file, or of all those in a directory. One that is absent has one, too.

@@ -115,7 +115,7 @@ func (r *Repository) covered(written []desired.Object) map[string]bool {
 				continue // one of all files is mostly the base of others
 			}
 			for p := range o.reads.paths {
-				if of := readers[p]; len(of) < 2 && !slices.Contains(of, w.File) {
+				if of := readers[p]; r.index.mentions[p] && len(of) < 2 && !slices.Contains(of, w.File) {
 					readers[p] = append(of, w.File)
 				}
 			}
@@ -165,7 +165,9 @@ func (r *Repository) unreached() {
 	for _, o := range r.owners {
 		known[string(o.Kind)+" "+o.Name] = true
 		for p := range o.reads.paths {
-			files[p] = true
+			if r.index.mentions[p] {
+				files[p] = true
+			}
 		}
 	}
 	for _, w := range r.index.written {

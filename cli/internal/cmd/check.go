@@ -156,9 +156,9 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 		request.Points = p.pointsFor(o.vault)
 	}
 	if p.Getenv("GOGC") == "" {
-		// Rendering leaves much garbage and keeps little.
-		defer debug.SetGCPercent(debug.SetGCPercent(400))
-		defer debug.SetMemoryLimit(debug.SetMemoryLimit(checkMemory))
+		// The process ends soon: most checks end before there is garbage that is worth looking for.
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(min(checkMemory, request.Limits.Memory/4)))
 	}
 	result, err := checker.Check(ctx, request)
 	if err != nil {
@@ -202,7 +202,7 @@ func unchecked() error {
 		"Or ask the cluster, too: lockstep check --live", "nothing of the repository could be rendered, so that it is not known whether its data is protected")
 }
 
-// checkMemory is how many bytes Go may have before it looks for garbage more often.
+// checkMemory is how many bytes Go may have before it looks for garbage.
 const checkMemory = 768 << 20
 
 func (p *Program) writeBaseline(r *checker.Result) error {
