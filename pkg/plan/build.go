@@ -256,6 +256,8 @@ func (b *builder) objects() error {
 			b.plan.Workloads = append(b.plan.Workloads, Workload{Object: o, WaitsFor: waits})
 		case key.GroupKind() == object.Claim && b.plan.Claim(key.NamespacedName()) != nil:
 			// Reserved and filled instead of applied.
+		case key.GroupKind() == object.Claim && b.in.Facts.Claims[key.NamespacedName()].Spec.VolumeName != "":
+			// Left as it is, as its note says: it may have grown since, and cannot be made smaller.
 		default:
 			b.plan.Base = append(b.plan.Base, o)
 		}

@@ -392,3 +392,21 @@ func asking(class, room string) corev1.PersistentVolumeClaimSpec {
 		Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(room)},
 	}}
 }
+
+// TestExistingClaimIsLeft: a claim of which the point holds nothing is not touched where it has a volume, and made where there is none.
+func TestExistingClaimIsLeft(t *testing.T) {
+	scratch := object.Key{Kind: "PersistentVolumeClaim", Namespace: "shop", Name: "scratch"}
+	for _, volume := range []string{"", "pvc-7"} {
+		in := input(t)
+		in.Objects = parse(t, bare)
+		if volume != "" {
+			in.Facts.Claims[scratch.NamespacedName()] = plan.ClaimFact{Phase: corev1.ClaimBound, Spec: naming(volume)}
+		}
+		p := mustPlan(t, in)
+		applied := slices.ContainsFunc(p.Base, func(o plan.Object) bool { return o.Key == scratch })
+		left := strings.Contains(p.Text(), "shop/scratch exists and is left as it is")
+		if applied == left || left != (volume != "") {
+			t.Errorf("with volume %q: applied %v, said to be left %v", volume, applied, left)
+		}
+	}
+}
