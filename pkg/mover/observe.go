@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -271,12 +272,8 @@ func (s *State) conclude(job *batchv1.Job) {
 	}
 }
 
-// explainWait finds in the events why nothing runs: what the kubelet says of volumes, or what kept the Job from having a pod. Events
-// are hints: that they cannot be read only means that there is nothing to show.
+// explainWait finds in the events why nothing runs: what the kubelet says of volumes, or what kept the Job from having a pod.
 func (s *State) explainWait(ctx context.Context, k kubernetes.Interface, job *batchv1.Job, pods []corev1.Pod) {
-	if k == nil {
-		return
-	}
 	of := job.UID
 	for _, p := range pods {
 		if condition(p.Status.Conditions, corev1.PodScheduled, corev1.ConditionFalse) {
@@ -284,26 +281,37 @@ func (s *State) explainWait(ctx context.Context, k kubernetes.Interface, job *ba
 		}
 		of = p.UID
 	}
+	s.Message = cmp.Or(Warning(ctx, k, job.Namespace, of), s.Message)
+}
+
+// Warning is the newest warning among the events about an object; empty if there is none. Events are hints: that they cannot be read, or that
+// there is no client for them, only means that there is nothing to show.
+func Warning(ctx context.Context, k kubernetes.Interface, namespace string, of types.UID) string {
+	if k == nil {
+		return ""
+	}
 	ctx, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	events, err := k.CoreV1().Events(job.Namespace).List(ctx, metav1.ListOptions{
+	events, err := k.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.AndSelectors(fields.OneTermEqualSelector("involvedObject.uid", string(of)),
 			fields.OneTermEqualSelector("type", corev1.EventTypeWarning)).String(),
 		Limit: maxEvents,
 	})
 	if err != nil {
-		return
+		return ""
 	}
 	var last time.Time
+	warning := ""
 	for _, e := range events.Items {
 		at := e.LastTimestamp.Time
 		if e.Series != nil {
 			at = e.Series.LastObservedTime.Time
 		}
 		if e.InvolvedObject.UID == of && e.Type == corev1.EventTypeWarning && !at.Before(last) {
-			last, s.Message = at, sentence(e.Reason, e.Message)
+			last, warning = at, sentence(e.Reason, e.Message)
 		}
 	}
+	return warning
 }
 
 // maxEvents bounds what is read of a pod's events; there is one for each kind of trouble.

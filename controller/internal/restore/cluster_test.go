@@ -95,6 +95,8 @@ type cluster struct {
 	hung   bool
 	// stubborn keeps pods from ending.
 	stubborn bool
+	// full keeps volumes from being provisioned.
+	full bool
 	// provisioned counts volumes, to name them.
 	provisioned int
 }
@@ -174,7 +176,7 @@ func (c *cluster) volumeController(ctx context.Context) {
 			claim.Finalizers = nil // claims in use are protected; here none is
 			c.must(client.IgnoreNotFound(c.Update(ctx, claim)))
 		case claim.Spec.VolumeName == "":
-			if claim.Spec.DataSourceRef == nil && c.selected(ctx, claim) { // a source of such a kind is for a populator
+			if claim.Spec.DataSourceRef == nil && !c.full && c.selected(ctx, claim) { // a source of such a kind is for a populator
 				c.provision(ctx, claim)
 			}
 		default:

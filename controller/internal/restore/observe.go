@@ -63,7 +63,12 @@ func (r *Reconciler) observeVolumes(ctx context.Context, replay *replay, made te
 	for i, c := range replay.plan.Claims {
 		v := &w.volumes[i]
 		*v = volume{Claim: c, staging: made.staging[stagingName(w.uid, c.Index)], managed: replay.plan.Engine.Manages()}
-		looks.Go(func() error { return r.observeVolume(ctx, w.uid, made, v) })
+		looks.Go(func() error {
+			if v.staging != nil && v.staging.Status.Phase == corev1.ClaimPending && w.now.Sub(v.staging.CreationTimestamp.Time) > slowToProvision {
+				v.warning = mover.Warning(ctx, logs, v.staging.Namespace, v.staging.UID)
+			}
+			return r.observeVolume(ctx, w.uid, made, v)
+		})
 	}
 	for i, g := range replay.plan.Groups {
 		looks.Go(func() (err error) {
@@ -93,6 +98,9 @@ func (r *Reconciler) observeVolumes(ctx context.Context, replay *replay, made te
 	}
 	return nil
 }
+
+// slowToProvision is what a volume may take before it is asked why: the answer is dear, and mostly there is nothing to say.
+const slowToProvision = 15 * time.Second
 
 // temporaries is what a restore has made for itself, and what hangs on it.
 type temporaries struct {

@@ -135,7 +135,7 @@ func (w *world) reportVolume(v volume, out *v1alpha1.VolumeRestore, now metav1.T
 	g := w.groupOf(v)
 	before := *out
 	out.State, out.Message = w.stateOf(v, g)
-	if w.quiet && out.State == before.State && out.Message == "" {
+	if w.quiet && out.State == before.State && strings.HasPrefix(before.Message, out.Message) {
 		out.Message = before.Message
 	}
 	out.Snapshot, out.Bytes = v.Snapshot, v.Bytes
@@ -174,7 +174,11 @@ func (w *world) stateOf(v volume, g group) (v1alpha1.HydrationState, string) {
 	case stepStage, stepWait:
 		return v1alpha1.HydrationPlanned, why
 	case stepProvision:
-		return v1alpha1.HydrationStaging, moverMessage(g, fmt.Sprintf("waiting for a volume of class %s", v.StorageClass))
+		waits := fmt.Sprintf("waiting for a volume of class %s", v.StorageClass)
+		if v.warning != "" {
+			return v1alpha1.HydrationStaging, waits + ": " + v.warning
+		}
+		return v1alpha1.HydrationStaging, moverMessage(g, waits)
 	case stepAdopt, stepReserve, stepForget:
 		return v1alpha1.HydrationStaging, ""
 	case stepFill:

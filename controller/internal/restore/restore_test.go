@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	k8sfake "k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
@@ -506,6 +507,51 @@ func TestUnhealthy(t *testing.T) {
 		t.Errorf("gave up after %s", waited)
 	}
 	b.sick = ""
+	b.run(ctx, isReady)
+	b.restored(ctx, record)
+}
+
+// TestNotProvisioned: a volume that is not made says why, in the provisioner's words, and the restore goes on when it is.
+func TestNotProvisioned(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(ctx, t, newFakeCluster(t), "shop")
+	record := b.save(ctx)
+	b.full = true
+	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	staged := func(claim string, r *v1alpha1.Restore) v1alpha1.VolumeRestore {
+		i := slices.IndexFunc(r.Status.Volumes, func(v v1alpha1.VolumeRestore) bool { return v.Claim == claim })
+		if i < 0 {
+			return v1alpha1.VolumeRestore{}
+		}
+		return r.Status.Volumes[i]
+	}
+	b.run(ctx, func(r *v1alpha1.Restore) bool { return staged("cache", r).State == v1alpha1.HydrationStaging })
+	events := k8sfake.NewClientset()
+	for _, claim := range b.claims(ctx) {
+		if claim.Annotations[v1alpha1.AnnotationTarget] != "shop/cache" {
+			continue
+		}
+		_, err := events.CoreV1().Events(claim.Namespace).Create(ctx, &corev1.Event{
+			ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: "why"}, Type: corev1.EventTypeWarning,
+			Reason: "ProvisioningFailed", Message: "1Gi is more than the quota of the pool", InvolvedObject: corev1.ObjectReference{UID: claim.UID},
+		}, metav1.CreateOptions{})
+		b.must(err)
+	}
+	b.reconciler.Kube = events
+	const want = "waiting for a volume of class fast: ProvisioningFailed: 1Gi is more than the quota of the pool"
+	b.run(ctx, func(r *v1alpha1.Restore) bool { return staged("cache", r).Message == want })
+	if other := staged("data-db-0", b.restore(ctx)); strings.Contains(other.Message, "ProvisioningFailed") {
+		t.Errorf("the message is about another claim: %+v", other)
+	}
+	for range 5 { // and does not come and go
+		_, err := b.reconciler.Reconcile(ctx, b.request)
+		b.must(err)
+		if got := staged("cache", b.restore(ctx)).Message; got != want {
+			t.Errorf("message %q", got)
+		}
+		b.now = b.now.Add(300 * time.Millisecond)
+	}
+	b.full = false
 	b.run(ctx, isReady)
 	b.restored(ctx, record)
 }

@@ -61,6 +61,8 @@ type volume struct {
 	pv *corev1.PersistentVolume
 	// attached says that a node still has the volume.
 	attached bool
+	// warning is why the staging claim has had no volume for a while, in the provisioner's words.
+	warning string
 	// stranded says that the volume is on one node's own storage, and that node is gone.
 	stranded bool
 	// old is the volume that the claim has which is to be replaced, users are the pods that use it. Both are known only while that
