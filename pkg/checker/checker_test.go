@@ -159,6 +159,25 @@ func TestWhatDidNotChangeIsKnown(t *testing.T) {
 	}
 }
 
+// TestAClaimOfWhatDidNotChange: what the same application in both commits brings is not of elsewhere.
+func TestAClaimOfWhatDidNotChange(t *testing.T) {
+	pod := func(image string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: web, image: " + image + "}], volumes: [{name: a, persistentVolumeClaim: {claimName: data}}]}\n"
+	}
+	r := newRepository(t, map[string]string{"data/data.yaml": claim("data"), "web/web.yaml": pod("web:1")})
+	r.write(map[string]string{"web/web.yaml": pod("web:2")})
+	result := r.check(Request{Base: "HEAD"})
+	if got := rules(result); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "LS001 web") }) {
+		t.Errorf("the findings are %q", got)
+	}
+	if err := os.Remove(filepath.Join(r.dir, "data/data.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if got := rules(r.check(Request{})); !slices.Contains(got, "LS001 web/web.yaml") {
+		t.Errorf("without the claim the findings are %q", got)
+	}
+}
+
 func TestBaseIsWhereTheHeadHasLeftIt(t *testing.T) {
 	r := newRepository(t, map[string]string{"apps/data.yaml": claim("data")})
 	fork := r.git("rev-parse", "HEAD")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
+	"github.com/lockstep-dr/lockstep/pkg/desired"
 	"github.com/lockstep-dr/lockstep/pkg/schedule"
 	"github.com/lockstep-dr/lockstep/pkg/spelling"
 )
@@ -199,6 +200,14 @@ func (s *scope) rows() []Row {
 	rows := []Row{}
 	for _, w := range s.head.volumes {
 		rows = append(rows, s.row(w))
+	}
+	for _, f := range s.head.foreigners() {
+		p := s.head.foreignProtection(f)
+		if p.answer == Protected && slices.ContainsFunc(s.head.skipped, func(o *desired.Owner) bool { return s.head.mayHold(o, f.GetNamespace(), f.Owner) }) {
+			continue // it may be brought by what is the same in both commits, which nobody needs to know
+		}
+		rows = append(rows, s.describe(Row{Application: f.Owner, Namespace: f.GetNamespace(), Volume: f.claim, Answer: p.answer, Why: p.why, Origin: f.Origin,
+			OnRequest: p.answer == Protected && !running(p)}, p.best()))
 	}
 	for _, d := range s.head.operated {
 		answer, why, best := s.head.operatedProtection(d)

@@ -38,12 +38,30 @@ func uncoveredVolume(s *scope) {
 		s.find(w.Object, message, "put a ProtectionPolicy that selects it into the namespace, or annotate the claim (in a StatefulSet, its template) with "+
 			v1alpha1.AnnotationExclude+" and the reason why it needs none").detail = w.id()
 	}
+	for _, f := range s.head.foreigners() {
+		p := s.head.foreignProtection(f)
+		if p.answer == Protected {
+			continue
+		}
+		what := fmt.Sprintf("%s, which %s %s uses and Git does not bring,", f.full(), f.GetKind(), f.GetName())
+		message := what + " is not protected: " + p.why
+		if p.answer == Unknown {
+			message = "it is not known whether " + what + " is protected: " + p.why
+		}
+		s.find(f.Object, message, "bring the claim by Git, and put a ProtectionPolicy that selects it into the namespace").detail = f.full()
+	}
 }
 
 func policyMatchesNothing(s *scope) {
 	matched := map[*policy]bool{}
 	for _, w := range s.head.volumes {
 		is := s.head.protection(w)
+		for _, p := range slices.Concat(is.policies, is.idle) {
+			matched[p] = true
+		}
+	}
+	for _, f := range s.head.foreigners() {
+		is := s.head.foreignProtection(f)
 		for _, p := range slices.Concat(is.policies, is.idle) {
 			matched[p] = true
 		}

@@ -41,6 +41,12 @@ const (
 func TestRules(t *testing.T) {
 	remoteBase := func(url string) string { return gap("Kustomization flux-system/apps", url) }
 	for name, c := range map[string]struct{ rule, head, want string }{
+		"a claim of elsewhere":                   {"LS001", webOf("data"), "error"},
+		"a claim of elsewhere, and a policy":     {"LS001", join(webOf("data"), protect()), ""},
+		"a claim of elsewhere, and labels":       {"LS001", join(webOf("data"), protect("volumes: {selector: {matchLabels: {app: web}}}")), "error"},
+		"a claim of a template":                  {"LS001", join(webOf("data-db-0"), statefulset("shop", "db", "data"), protect("volumes: {selector: {matchLabels: {app: db}}}")), ""},
+		"a claim of an operator":                 {"LS001", join(webOf("orders-1"), cnpg), ""},
+		"a claim whose name is a variable":       {"LS001", webOf(`"${CLAIM}"`), ""},
 		"a suspended policy":                     {"LS001", join(pvc("shop", "data"), protect("schedule: 0 * * * *", "suspend: true")), "error"},
 		"a suspended policy, and another":        {"LS001", join(pvc("shop", "data"), protect("suspend: true"), strings.Replace(protect(), "name: shop", "name: more", 1)), ""},
 		"a suspended policy that runs on deploy": {"LS001", join(pvc("shop", "data"), protect("suspend: true", "onDeploy: After")), ""},
@@ -59,11 +65,12 @@ func TestRules(t *testing.T) {
 		"a claim whose size is a variable":       {"LS001", pvc("shop", "data", "resources: {requests: {storage: \"${SIZE}\"}}"), "error"},
 		"a million replicas":                     {"LS001", join(statefulset("shop", "db", "data", "replicas: 2000000000"), protect()), ""},
 
-		"a suspended policy that selects":  {"LS002", join(pvc("shop", "d"), protect("suspend: true")), ""},
-		"a policy beside an operator":      {"LS002", join(cnpg, protect()), ""},
-		"a policy for an operator":         {"LS002", join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: orders}}}")), ""},
-		"a policy for another cluster":     {"LS002", join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: o}}}")), "error"},
-		"a policy beside what is not seen": {"LS002", join(protect(), gap("", "chart x")), "note"},
+		"a suspended policy that selects":   {"LS002", join(pvc("shop", "d"), protect("suspend: true")), ""},
+		"a policy beside an operator":       {"LS002", join(cnpg, protect()), ""},
+		"a policy for an operator":          {"LS002", join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: orders}}}")), ""},
+		"a policy for a claim of elsewhere": {"LS002", join(webOf("data"), protect("volumes: {selector: {matchLabels: {app: web}}}")), ""},
+		"a policy for another cluster":      {"LS002", join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: o}}}")), "error"},
+		"a policy beside what is not seen":  {"LS002", join(protect(), gap("", "chart x")), "note"},
 
 		"a schedule with a gap at night":   {"LS003", join(pvc("shop", "d"), protect("schedule: 0 9-17 * * *", "objectives: {rpo: 2h}")), "error"},
 		"a schedule as long as promised":   {"LS003", join(pvc("shop", "d"), protect("schedule: 0 * * * *", "objectives: {rpo: 1h}")), ""},

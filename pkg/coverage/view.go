@@ -42,6 +42,8 @@ type view struct {
 	cron      []*workload
 	classes   map[string][]*desired.Object
 	operated  []operated
+	// foreign are nil until somebody asks for them.
+	foreign []foreign
 	// protections remembers what was asked before.
 	protections map[*volume]protection
 	// skipped are owners that are the same in both commits, wanted those of them that something depends on.
