@@ -33,6 +33,7 @@ func TestOnAPIServer(t *testing.T) {
 	t.Run("volumes", func(t *testing.T) { replayVolumes(t.Context(), t, newCluster(t, c), "volumes") })
 	t.Run("empty", func(t *testing.T) { startEmpty(t.Context(), t, newCluster(t, c), "empty") })
 	t.Run("rollback", func(t *testing.T) { rollBack(t.Context(), t, newCluster(t, c), "rollback") })
+	t.Run("twice", func(t *testing.T) { restoreTwice(t.Context(), t, newCluster(t, c), "twice") })
 	t.Run("ending", func(t *testing.T) { replayIntoEnding(t.Context(), t, newCluster(t, c), "ending") })
 	t.Run("specs", func(t *testing.T) { volumesOnAPIServer(t.Context(), t, newCluster(t, c)) })
 	t.Run("deaths", func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sfake "k8s.io/client-go/kubernetes/fake"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/controller/internal/testenv"
@@ -611,6 +612,104 @@ func TestResidualUnhealthy(t *testing.T) {
 	b.sick = ""
 	b.run(ctx, isReady)
 	b.restored(ctx, record)
+}
+
+// TestTwoAtOnce: of two restores of the same claims that begin at the same moment one restores them, and the other stops, says why, and
+// takes nothing away when it is deleted.
+func TestTwoAtOnce(t *testing.T) { restoreTwice(t.Context(), t, newFakeCluster(t), "shop") }
+
+func restoreTwice(ctx context.Context, t *testing.T, c *cluster, namespace string) {
+	b := newBench(ctx, t, c, namespace)
+	record := b.save(ctx)
+	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	first := b.request
+	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"}, func(r *v1alpha1.Restore) { r.Name = "other-" + namespace })
+	second := b.request
+	for i := 0; ; i++ {
+		for _, b.request = range []ctrl.Request{first, second} {
+			result, err := b.reconciler.Reconcile(ctx, b.request)
+			b.must(err)
+			b.settle(ctx)
+			b.now = b.now.Add(result.RequeueAfter)
+		}
+		b.request = first
+		ready := isReady(b.restore(ctx))
+		b.request = second
+		if ready && isStalled(b.restore(ctx)) {
+			break
+		}
+		if i == 100 {
+			t.Fatalf("the first is ready: %v; the other: %+v", ready, b.restore(ctx).Status)
+		}
+	}
+	loser := b.restore(ctx)
+	if message := conditions.GetMessage(loser, v1alpha1.ConditionReady); !strings.Contains(message, "claim "+namespace+"/cache ") {
+		t.Errorf("the other says %q", message)
+	}
+	b.must(b.Delete(ctx, loser))
+	b.finalized(ctx)
+	b.request = first
+	b.restored(ctx, record)
+}
+
+// TestCancelledAndAskedAnew: a restore is deleted while volumes are filled, and made again under the same name. What is left is refused
+// in words that lead on.
+func TestCancelledAndAskedAnew(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(ctx, t, newFakeCluster(t), "shop")
+	record := b.save(ctx)
+	b.hung = true
+	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	b.run(ctx, func(r *v1alpha1.Restore) bool {
+		return slices.ContainsFunc(r.Status.Workloads, func(l v1alpha1.WorkloadRestore) bool { return l.Name == "db" && l.ReleasedAt != nil })
+	})
+	uid := string(b.restore(ctx).UID)
+	b.must(b.Delete(ctx, b.restore(ctx)))
+	b.finalized(ctx)
+	b.nothingLeft(ctx)
+	b.hung = false
+	b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+	b.run(ctx, isStalled)
+	r := b.restore(ctx)
+	for _, claim := range []string{"data-db-0", "wal-db-0"} {
+		want := "claim shop/" + claim + " is reserved by a restore that is gone (UID " + uid + "), and holds no data: delete its workload and the claim"
+		if message := conditions.GetMessage(r, v1alpha1.ConditionReady); !strings.Contains(message, want) {
+			t.Errorf("message %q", message)
+		}
+	}
+	b.must(b.Delete(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"}}))
+	b.must(client.IgnoreNotFound(b.Delete(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "redis"}})))
+	for _, claim := range b.claims(ctx) {
+		if claim.Namespace == "shop" && claim.Labels[v1alpha1.LabelRestore] == uid {
+			b.must(b.Delete(ctx, &claim))
+		}
+	}
+	r.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "now"}
+	b.must(b.Update(ctx, r))
+	b.run(ctx, isReady)
+	b.restored(ctx, record)
+}
+
+// TestDeadline: a mover gets time for its bytes.
+func TestDeadline(t *testing.T) {
+	for bytes, want := range map[int64]int64{100: 3600, 40 << 30: 3600 + 10*1024} {
+		ctx := t.Context()
+		b := newBench(ctx, t, newFakeCluster(t), "shop")
+		record := b.save(ctx)
+		record.ID, record.Volumes = "20260302-040000-1a2b3c4d", record.Volumes[:1]
+		record.Volumes[0].Bytes = bytes
+		b.must(catalog.Put(ctx, b.vault, record))
+		b.hung = true
+		b.ask(ctx, v1alpha1.RestoreFrom{RestorePoint: record.ID})
+		var jobs batchv1.JobList
+		b.run(ctx, func(*v1alpha1.Restore) bool {
+			b.must(b.List(ctx, &jobs))
+			return len(jobs.Items) > 0
+		})
+		if got := *jobs.Items[0].Spec.ActiveDeadlineSeconds; got != want {
+			t.Errorf("for %d bytes a mover gets %d s, want %d", bytes, got, want)
+		}
+	}
 }
 
 // TestMoversAreLimited: no more movers run at once than allowed.
