@@ -166,6 +166,9 @@ func (g *generation) git(m map[string]any) ([]map[string]any, error) {
 	if url := text(u, "repoURL"); !g.r.urls[normalURL(url)] {
 		return nil, fmt.Errorf("its generator reads %s, which is another repository, or not known to be this one", url)
 	}
+	if revision := text(u, "revision"); !g.r.isRevision(revision) {
+		return nil, fmt.Errorf("its generator reads another revision, %s", revision)
+	}
 	if text(u, "pathParamPrefix") != "" {
 		return nil, errors.New("its generator's pathParamPrefix is not rendered")
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/strvals"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
@@ -42,8 +44,16 @@ func (r *Repository) application(o *owner) {
 			continue
 		}
 		o.Path = cmp.Or(o.Path, strings.TrimPrefix(s.path, "."))
+		s, files, err := r.overridden(s, o.Name)
+		if err != nil {
+			o.gaps = append(o.gaps, o.gap(err))
+			continue
+		}
 		here = append(here, s)
 		o.reads.add(r.applicationReads(s, sources))
+		for _, file := range files {
+			o.reads.paths[file] = true
+		}
 	}
 	if len(sources) == 0 {
 		o.gaps = append(o.gaps, o.gap(errors.New("it names no source")))
@@ -65,10 +75,13 @@ func (r *Repository) application(o *owner) {
 // applicationSource is one of an Application.
 type applicationSource struct {
 	url, path, chart, ref    string
+	revision                 string
 	directory, kustomize     map[string]any
 	helm                     map[string]any
 	hasKustomize, hasHelm    bool
 	hasDirectory, hasPlugins bool
+	// written is all of it.
+	written map[string]any
 }
 
 func applicationSources(u *unstructured.Unstructured) []applicationSource {
@@ -78,24 +91,80 @@ func applicationSources(u *unstructured.Unstructured) []applicationSource {
 	}
 	var sources []applicationSource
 	for _, entry := range list {
-		m, ok := entry.(map[string]any)
-		if !ok {
-			continue
+		if m, ok := entry.(map[string]any); ok {
+			sources = append(sources, applicationSourceOf(m))
 		}
-		var s applicationSource
-		s.url, _ = m["repoURL"].(string)
-		s.chart, _ = m["chart"].(string)
-		s.ref, _ = m["ref"].(string)
-		if p, ok := m["path"].(string); ok && p != "" {
-			s.path = path.Clean(strings.TrimLeft(p, "/"))
-		}
-		s.directory, s.hasDirectory = m["directory"].(map[string]any)
-		s.kustomize, s.hasKustomize = m["kustomize"].(map[string]any)
-		s.helm, s.hasHelm = m["helm"].(map[string]any)
-		_, s.hasPlugins = m["plugin"]
-		sources = append(sources, s)
 	}
 	return sources
+}
+
+func applicationSourceOf(m map[string]any) applicationSource {
+	s := applicationSource{written: m}
+	s.url, _ = m["repoURL"].(string)
+	s.chart, _ = m["chart"].(string)
+	s.ref, _ = m["ref"].(string)
+	s.revision, _ = m["targetRevision"].(string)
+	if p, ok := m["path"].(string); ok && p != "" {
+		s.path = path.Clean(strings.TrimLeft(p, "/"))
+	}
+	s.directory, s.hasDirectory = m["directory"].(map[string]any)
+	s.kustomize, s.hasKustomize = m["kustomize"].(map[string]any)
+	s.helm, s.hasHelm = m["helm"].(map[string]any)
+	_, s.hasPlugins = m["plugin"]
+	return s
+}
+
+// overridden is a source as files beside its manifests change it, which Argo CD's image updater writes: for all Applications, and for one.
+func (r *Repository) overridden(s applicationSource, application string) (applicationSource, []string, error) {
+	var files []string
+	for _, name := range []string{".argocd-source.yaml", ".argocd-source-" + application + ".yaml"} {
+		file := path.Join(s.path, name)
+		if _, there := r.lies(file); !there {
+			continue
+		}
+		data, err := r.small(file)
+		change := map[string]any{}
+		if err == nil {
+			err = yaml.Unmarshal(data, &change)
+		}
+		if err != nil {
+			return s, nil, &Error{File: file, Err: r.fs.relative(err)}
+		}
+		files = append(files, file)
+		changed := mergePatch(s.written, change)
+		for _, field := range []string{"repoURL", "path", "chart", "ref", "targetRevision"} { // where it is stays
+			delete(changed, field)
+			if v, ok := s.written[field]; ok {
+				changed[field] = v
+			}
+		}
+		s = applicationSourceOf(changed)
+	}
+	if s.hasPlugins {
+		return s, nil, errors.New("it is made by a plugin, and plugins are not run")
+	}
+	return s, files, nil
+}
+
+// mergePatch is the JSON merge patch of RFC 7396. It changes neither of them.
+func mergePatch(to, patch map[string]any) map[string]any {
+	merged := maps.Clone(to)
+	for key, value := range patch {
+		change, isMap := value.(map[string]any)
+		switch {
+		case value == nil:
+			delete(merged, key)
+		case isMap:
+			before, _ := merged[key].(map[string]any)
+			if before == nil {
+				before = map[string]any{}
+			}
+			merged[key] = mergePatch(before, change)
+		default:
+			merged[key] = value
+		}
+	}
+	return merged
 }
 
 // isApplicationHere is nil if a source is a directory of the repository itself.
@@ -105,12 +174,45 @@ func (r *Repository) isApplicationHere(s applicationSource) error {
 		return fmt.Errorf("its chart %s is in %s and not in the repository", s.chart, s.url)
 	case !r.urls[normalURL(s.url)]:
 		return fmt.Errorf("its source %s is another repository, or not known to be this one", s.url)
+	case !r.isRevision(s.revision):
+		return fmt.Errorf("its source is at another revision, %s", s.revision)
 	case !filepath.IsLocal(filepath.FromSlash(cmp.Or(s.path, "."))):
 		return fmt.Errorf("its path %s %w", s.path, ErrRemote)
 	case s.hasPlugins:
 		return errors.New("it is made by a plugin, and plugins are not run")
 	}
 	return nil
+}
+
+// isRevision says whether what Argo CD follows may be the commit at hand: the default branch, or what most of the Applications follow.
+func (r *Repository) isRevision(name string) bool {
+	name = strings.TrimPrefix(name, "refs/heads/")
+	return name == "" || name == "HEAD" || name == "main" || name == "master" || r.branches[name] || name == r.followedRevision
+}
+
+// learnRevision takes for the branch at hand the one that most of the Applications of the repository follow, if none follows the default
+// one, or what most call theirs.
+func (r *Repository) learnRevision(written []desired.Object) {
+	follow := map[string]int{}
+	for _, w := range written {
+		sources := applicationSources(w.Unstructured)
+		if template, ok, _ := unstructured.NestedMap(w.Object, "spec", "template"); ok {
+			sources = append(sources, applicationSources(&unstructured.Unstructured{Object: template})...)
+		}
+		for _, s := range sources {
+			if !r.urls[normalURL(s.url)] || s.chart != "" || strings.Contains(s.revision, "{{") {
+				continue
+			}
+			if r.isRevision(s.revision) {
+				return
+			}
+			follow[strings.TrimPrefix(s.revision, "refs/heads/")]++
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(follow), func(a, b string) int { return cmp.Or(follow[b]-follow[a], strings.Compare(a, b)) })
+	if len(names) == 1 || len(names) > 1 && follow[names[0]] > follow[names[1]] {
+		r.followedRevision = names[0]
+	}
 }
 
 // learnURL takes for the repository the one whose paths the Applications in it have, if none is known by its URL.
@@ -326,6 +428,9 @@ func (r *Repository) valueFile(name string, s applicationSource, all []applicati
 			}
 			if !r.urls[normalURL(other.url)] {
 				return "", fmt.Errorf("its values file %s is in %s and not in the repository", name, other.url)
+			}
+			if !r.isRevision(other.revision) {
+				return "", fmt.Errorf("its values file %s is at another revision, %s", name, other.revision)
 			}
 			return path.Clean(rest), nil
 		}

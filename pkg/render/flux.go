@@ -38,6 +38,7 @@ func (r *Repository) kustomization(o *owner) {
 		o.gaps, o.Path = append(o.gaps, o.gap(err)), ""
 		return
 	}
+	o.gaps = append(o.gaps, r.included(o, s)...)
 	components, _, _ := unstructured.NestedStringSlice(u.Object, "spec", "components")
 	start := []string{o.dir()}
 	for _, c := range components {
@@ -110,8 +111,18 @@ func (r *Repository) isHere(o *owner, s source) error {
 		if !r.urls[normalURL(text(w.Unstructured, "spec", "url"))] {
 			continue
 		}
-		if branch := text(w.Unstructured, "spec", "ref", "branch"); !r.isBranch(branch) {
-			return fmt.Errorf("its %s is another branch, %s", s, branch)
+		if r.own[w.Unstructured] {
+			return nil
+		}
+		name, isBranch := strings.CutPrefix(text(w.Unstructured, "spec", "ref", "name"), "refs/heads/")
+		if !isBranch && name == "" {
+			name = text(w.Unstructured, "spec", "ref", "branch")
+		}
+		switch fixed := cmp.Or(text(w.Unstructured, "spec", "ref", "commit"), text(w.Unstructured, "spec", "ref", "tag")); {
+		case fixed != "" && text(w.Unstructured, "spec", "ref", "semver") == "":
+			return fmt.Errorf("its %s stays at %s, whatever is merged", s, fixed)
+		case !r.isBranch(name):
+			return fmt.Errorf("its %s is another branch, %s", s, name)
 		}
 		return nil
 	}
@@ -123,6 +134,38 @@ func (r *Repository) isHere(o *owner, s source) error {
 	default:
 		return fmt.Errorf("its %s is not in the repository, so what is in it is not known", s)
 	}
+}
+
+// included names what a source takes in of others, where it lies in what the owner deploys.
+func (r *Repository) included(o *owner, s source) []desired.Gap {
+	var gaps []desired.Gap
+	w := r.sourceFor(o, s)
+	if w.Unstructured == nil {
+		return nil
+	}
+	list, _, _ := unstructured.NestedSlice(w.Object, "spec", "include")
+	for _, entry := range list {
+		from := &unstructured.Unstructured{}
+		from.Object, _ = entry.(map[string]any)
+		name := text(from, "repository", "name")
+		to := strings.Trim(path.Join("/", cmp.Or(text(from, "toPath"), name)), "/")
+		if within(to, o.dir()) || within(o.dir(), to) {
+			gaps = append(gaps, desired.Gap{Owner: o.ID, Origin: w.Origin, What: "GitRepository " + name, Why: "its source takes it in, at " + cmp.Or(to, ".") + ", and it is not in the repository"})
+		}
+	}
+	return gaps
+}
+
+// sourceFor is the source that an owner refers to as it is written, that of its cluster before others; the zero Object if there is none.
+func (r *Repository) sourceFor(o *owner, s source) desired.Object {
+	var found desired.Object
+	for _, w := range r.index.byName[s.kind+"/"+s.name] {
+		if w.GroupVersionKind().Group == fluxSource && (w.GetNamespace() == "" || w.GetNamespace() == s.namespace) &&
+			(found.Unstructured == nil || o.instance != "" && within(w.File, o.instance)) {
+			found = w
+		}
+	}
+	return found
 }
 
 // isBranch says whether a branch may be the one at hand: that of the clusters' own sources, else what most call theirs.

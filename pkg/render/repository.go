@@ -50,7 +50,11 @@ type Repository struct {
 	urls map[string]bool
 	// branches are those of the clusters' own sources.
 	branches map[string]bool
-	blobs    *Blobs
+	// own are those sources.
+	own map[*unstructured.Unstructured]bool
+	// followedRevision is what most Applications of the repository follow; empty for what most call theirs.
+	followedRevision string
+	blobs            *Blobs
 	// begun are the objects that are roots: ApplicationSets are no owners themselves.
 	begun map[*unstructured.Unstructured]bool
 	// sights are by what sources ignore.
@@ -88,7 +92,7 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, sights: map[string]*sight{}, read: map[string]*reads{}, begun: map[*unstructured.Unstructured]bool{}, bounds: defaultBounds}
+	r := &Repository{commit: commit, options: o, fs: fs, owners: map[string]*owner{}, urls: map[string]bool{}, branches: map[string]bool{}, own: map[*unstructured.Unstructured]bool{}, sights: map[string]*sight{}, read: map[string]*reads{}, begun: map[*unstructured.Unstructured]bool{}, bounds: defaultBounds}
 	if r.blobs = o.Blobs; r.blobs == nil {
 		r.blobs = contents()
 	}
@@ -259,7 +263,10 @@ func opaque(objects []desired.Object) []desired.Gap {
 	var gaps []desired.Gap
 	for _, o := range objects {
 		switch o.GroupVersionKind().GroupKind().String() {
-		case "ResourceSet.fluxcd.controlplane.io", "HelmChart.helm.cattle.io", "App.kappctrl.k14s.io", "PackageInstall.packaging.carvel.dev":
+		case "ResourceSet.fluxcd.controlplane.io", "HelmChart.helm.cattle.io", "App.kappctrl.k14s.io", "PackageInstall.packaging.carvel.dev",
+			"GitRepo.fleet.cattle.io", "Bundle.fleet.cattle.io", "HelmOp.fleet.cattle.io", "HelmRelease.helm.fluxcd.io", "KluctlDeployment.gitops.kluctl.io",
+			"ClusterProfile.config.projectsveltos.io", "Profile.config.projectsveltos.io", "ManifestWork.work.open-cluster-management.io",
+			"Application.core.oam.dev":
 			gaps = append(gaps, desired.Gap{Origin: o.Origin, What: o.GetKind() + " " + path.Join(o.GetNamespace(), o.GetName()),
 				Why: "what its operator deploys by it is not rendered"})
 		}

@@ -27,6 +27,7 @@ func (r *Repository) roots() []*owner {
 	}
 	clusters := r.clusters(written)
 	r.learnURL(written)
+	r.learnRevision(written)
 	for _, w := range clusters {
 		add(w, fluxPath(w.Unstructured))
 	}
@@ -87,6 +88,7 @@ func (r *Repository) clusters(written []desired.Object) []desired.Object {
 		}
 		if declared != nil {
 			r.urls[normalURL(text(declared, "spec", "url"))] = true
+			r.own[declared] = true
 			if branch := text(declared, "spec", "ref", "branch"); branch != "" {
 				r.branches[branch] = true
 			}
@@ -242,6 +244,11 @@ func (r *Repository) directories() []*owner {
 			found = append(found, r.directory(dir))
 		}
 	}
+	for _, name := range r.index.names {
+		if engine := foreignEngine(name); engine != "" && !hidden(path.Dir(name)) && !r.index.inChart(name) {
+			r.gaps = append(r.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name, Why: "what " + engine + " deploys by it is not rendered"})
+		}
+	}
 	for _, chart := range r.index.charts {
 		if !slices.ContainsFunc(r.index.charts, func(other string) bool { return other != chart && within(chart, path.Join(other, "charts")) }) {
 			r.gaps = append(r.gaps, desired.Gap{
@@ -251,6 +258,21 @@ func (r *Repository) directories() []*owner {
 		}
 	}
 	return found
+}
+
+// foreignEngine is what deploys by a file of the name, where that is neither Flux nor Argo CD nor kustomize; empty for none.
+func foreignEngine(name string) string {
+	switch base := path.Base(name); {
+	case base == "helmfile.yaml", base == "helmfile.yaml.gotmpl", base == "helmfile.yml", path.Base(path.Dir(name)) == "helmfile.d":
+		return "helmfile"
+	case base == "fleet.yaml":
+		return "Fleet"
+	case base == ".kluctl.yaml", base == ".kluctl.yml":
+		return "kluctl"
+	case path.Ext(base) == ".jsonnet":
+		return "Jsonnet"
+	}
+	return ""
 }
 
 func (r *Repository) isComponent(dir string) bool {

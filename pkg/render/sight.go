@@ -53,29 +53,30 @@ func (fs *guardedFS) seeing(s *sight) *guardedFS {
 // sightOf is that of a source; nil if all is seen.
 func (r *Repository) sightOf(o *owner, s source) (*sight, error) {
 	var ignore string
-	for _, w := range r.index.byName[s.kind+"/"+s.name] {
-		if w.GroupVersionKind().Group == fluxSource && (w.GetNamespace() == "" || w.GetNamespace() == s.namespace) &&
-			(ignore == "" || o.instance != "" && within(w.File, o.instance)) {
-			ignore, _, _ = unstructured.NestedString(w.Object, "spec", "ignore")
-		}
+	var sparse []string
+	if w := r.sourceFor(o, s); w.Unstructured != nil {
+		ignore = text(w.Unstructured, "spec", "ignore")
+		sparse, _, _ = unstructured.NestedStringSlice(w.Object, "spec", "sparseCheckout")
 	}
-	if len(r.index.ignores)+len(r.index.links) == 0 && ignore == "" {
+	if len(r.index.ignores)+len(r.index.links)+len(sparse) == 0 && ignore == "" {
+		r.sights[""] = nil
 		return nil, nil
 	}
-	if known, ok := r.sights[ignore]; ok {
+	key := strings.Join(append(slices.Clone(sparse), ignore), "\x00")
+	if known, ok := r.sights[key]; ok {
 		return known, nil
 	}
-	found, err := r.look(ignore)
+	found, err := r.look(ignore, sparse)
 	if err == nil {
-		r.sights[ignore] = found
+		r.sights[key] = found
 	}
 	return found, err
 }
 
 // look leaves out what source-controller does: with patterns of its own a source has those, and none of Flux's for other tools' files.
-func (r *Repository) look(ignore string) (*sight, error) {
+func (r *Repository) look(ignore string, sparse []string) (*sight, error) {
 	var patterns []gitignore.Pattern
-	id := ignore
+	id := strings.Join(append(slices.Clone(sparse), ignore), "\x00")
 	for _, file := range slices.Sorted(slices.Values(r.index.ignores)) {
 		data, err := r.small(file)
 		if err != nil {
@@ -97,7 +98,7 @@ func (r *Repository) look(ignore string) (*sight, error) {
 		if err := r.fs.over(); err != nil {
 			return nil, err
 		}
-		if matcher.Match(strings.Split(name, "/"), false) {
+		if matcher.Match(strings.Split(name, "/"), false) || !inSparse(name, sparse) {
 			s.hidden[name] = true
 			s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
 			continue
@@ -115,6 +116,13 @@ func (r *Repository) look(ignore string) (*sight, error) {
 		}
 	}
 	return s, nil
+}
+
+// inSparse says whether a source that checks out only some directories has a file: go-git goes by the beginnings of names.
+func inSparse(name string, directories []string) bool {
+	return len(directories) == 0 || slices.ContainsFunc(directories, func(dir string) bool {
+		return strings.HasPrefix(name, strings.TrimPrefix(path.Clean(dir), "./"))
+	})
 }
 
 // missed names the links in what an owner is rendered from: whoever follows them, as kustomize and Git's users do, takes for deployed
