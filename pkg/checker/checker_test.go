@@ -178,6 +178,31 @@ func TestAClaimOfWhatDidNotChange(t *testing.T) {
 	}
 }
 
+// TestASourceOfWhatIsBroken: what cannot be rendered does not make the repository another one.
+func TestASourceOfWhatIsBroken(t *testing.T) {
+	kustomization := func(name, path, source string) string {
+		return "---\napiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: " + name + ", namespace: flux-system}\nspec: {path: " + path + ", prune: true, sourceRef: {kind: GitRepository, name: " + source + "}}\n"
+	}
+	source := func(name, url string) string {
+		return "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: " + name + ", namespace: flux-system}\nspec: {url: \"" + url + "\", ref: {branch: main}}\n"
+	}
+	const here, there = "https://git.example.com/fleet", "https://git.example.com/other"
+	r := newRepository(t, map[string]string{
+		"clusters/p/flux-system/sync.yaml": source("flux-system", here) + kustomization("flux-system", "./clusters/p", "flux-system"),
+		"clusters/p/apps.yaml":             source("apps", here) + kustomization("apps", "./apps", "apps") + source("other", there) + kustomization("other", "./other", "other"),
+		"apps/kustomization.yaml":          "resources: [gone.yaml]\n",
+	})
+	var found []string
+	for _, f := range r.check(Request{}).Document.Findings {
+		if f.Rule == "LS302" {
+			found = append(found, f.Object.Name)
+		}
+	}
+	if !slices.Equal(found, []string{"other"}) {
+		t.Errorf("taken for other repositories: %q", found)
+	}
+}
+
 func TestBaseIsWhereTheHeadHasLeftIt(t *testing.T) {
 	r := newRepository(t, map[string]string{"apps/data.yaml": claim("data")})
 	fork := r.git("rev-parse", "HEAD")

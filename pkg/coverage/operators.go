@@ -43,12 +43,17 @@ var operators = []operator{
 	{"ClickHouse's operator", schema.GroupKind{Group: "clickhouse.altinity.com", Kind: "ClickHouseInstallation"}, "clickhouse.altinity.com/chi"},
 	{"k8ssandra", schema.GroupKind{Group: "cassandra.datastax.com", Kind: "CassandraDatacenter"}, "cassandra.datastax.com/datacenter"},
 	{"Vitess' operator", schema.GroupKind{Group: "planetscale.com", Kind: "VitessCluster"}, "planetscale.com/cluster"},
+	{"MinIO's operator", schema.GroupKind{Group: "minio.min.io", Kind: "Tenant"}, "v1.min.io/tenant"},
+	{"ScyllaDB's operator", schema.GroupKind{Group: "scylla.scylladb.com", Kind: "ScyllaCluster"}, "scylla/cluster"},
+	{"TiDB's operator", schema.GroupKind{Group: "pingcap.com", Kind: "TidbCluster"}, "app.kubernetes.io/instance"},
+	{"Solr's operator", schema.GroupKind{Group: "solr.apache.org", Kind: "SolrCloud"}, "solr-cloud"},
 	{"Prometheus' operator", schema.GroupKind{Group: "monitoring.coreos.com", Kind: "Prometheus"}, "operator.prometheus.io/name"},
 }
 
 // claimOf leads to the claim that an object must have for its operator to make volumes; those of other kinds always have some.
 var claimOf = map[schema.GroupKind][]string{
 	{Group: "monitoring.coreos.com", Kind: "Prometheus"}:      {"spec", "storage", "volumeClaimTemplate"},
+	{Group: "solr.apache.org", Kind: "SolrCloud"}:             {"spec", "dataStorage", "persistent"},
 	{Group: "databases.spotahome.com", Kind: "RedisFailover"}: {"spec", "redis", "storage", "persistentVolumeClaim"},
 }
 

@@ -109,7 +109,7 @@ func (s *scope) elsewhere(source *desired.Object) bool {
 		if kind != "GitRepository" || name != source.GetName() || cmp.Or(namespace, o.Namespace) != source.GetNamespace() {
 			continue
 		}
-		if !missing[id] {
+		if !missing[id] || o.Path != "" { // its directory is known to be in the repository
 			return false
 		}
 		used = true

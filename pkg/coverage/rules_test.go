@@ -110,6 +110,7 @@ func TestRules(t *testing.T) {
 		"a socket":                       {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv/s, type: Socket}}]}"), ""},
 		"a path like a system's":         {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /development}}]}"), "warning"},
 		"a volume in a directory":        {"LS203", "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {hostPath: {path: /srv}}\n", "warning"},
+		"an operator of object storage":  {"LS204", "apiVersion: minio.min.io/v2\nkind: Tenant\nmetadata: {namespace: shop, name: a}\nspec: {pools: [{servers: 4}]}\n", "warning"},
 		"an operator without a hook":     {"LS204", join(cnpg, protect()), "warning"},
 		"a Prometheus with volumes":      {"LS204", prometheus("{storage: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 10Gi}}}}}}"), "warning"},
 		"a Prometheus with an emptyDir":  {"LS204", prometheus("{storage: {emptyDir: {medium: Memory}}}"), ""},
