@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -58,6 +59,7 @@ func (r *Reconciler) observeVolumes(ctx context.Context, replay *replay, made te
 	if made.targets, err = r.listTargets(ctx, replay.plan.Claims); err != nil {
 		return err
 	}
+	made.firstSeen = func(mover types.UID) time.Time { return replay.firstSeen(mover, w.now) }
 	looks, ctx := errgroup.WithContext(ctx)
 	looks.SetLimit(r.Parallel)
 	for i, c := range replay.plan.Claims {
@@ -109,6 +111,8 @@ type temporaries struct {
 	jobs     []batchv1.Job
 	pods     []corev1.Pod
 	attached map[string]bool // by volume
+	// firstSeen is when a mover was seen first.
+	firstSeen func(mover types.UID) time.Time
 	// targets are all claims of those namespaces of which it is known, by their names.
 	targets map[string]map[string]*corev1.PersistentVolumeClaim
 }
@@ -245,6 +249,9 @@ func (r *Reconciler) observeJob(ctx context.Context, made temporaries, logs kube
 	state, err := mover.ObserveAmong(ctx, r.Reader, logs, j, made.pods)
 	if err != nil {
 		return job{}, err
+	}
+	if !state.PendingSince.IsZero() {
+		state.PendingSince = made.firstSeen(j.UID)
 	}
 	observed := job{attempt: attempt, deleting: j.DeletionTimestamp != nil, ended: movers.Ended(j), state: state}
 	observed.finished = !observed.ended.IsZero()

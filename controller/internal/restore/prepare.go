@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fluxcd/pkg/runtime/patch"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
@@ -36,6 +38,15 @@ type replay struct {
 	broughtBack bool
 	// rest is until when the API server is left alone, shown when the movers were last asked how far they are.
 	rest, shown time.Time
+	// seen is when each mover was first seen, by its UID.
+	seen sync.Map
+}
+
+// firstSeen is when the mover was seen first. How long it has not started is measured by one clock: that of the API server, which dates
+// the Job, may be another one than the controller's.
+func (r *replay) firstSeen(mover types.UID, now time.Time) time.Time {
+	at, _ := r.seen.LoadOrStore(mover, now)
+	return at.(time.Time)
 }
 
 // prepare asks the vault and Git, and plans. Nothing in the cluster is changed, except that the chosen point is written

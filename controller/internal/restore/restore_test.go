@@ -690,6 +690,37 @@ func TestCancelledAndAskedAnew(t *testing.T) {
 	b.restored(ctx, record)
 }
 
+// TestClocksDiffer: a mover is given its time though the API server's clock is an hour behind the controller's, or ahead of it.
+func TestClocksDiffer(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+		ctx := t.Context()
+		b := newBench(ctx, t, newFakeCluster(t), "shop")
+		record := b.save(ctx)
+		b.now = b.now.Add(ahead)
+		b.hung = true
+		b.ask(ctx, v1alpha1.RestoreFrom{Tag: "v1.0.0"})
+		var jobs batchv1.JobList
+		for range 30 {
+			_, err := b.reconciler.Reconcile(ctx, b.request)
+			b.must(err)
+			b.settle(ctx)
+			b.must(b.List(ctx, &jobs))
+			for _, j := range jobs.Items {
+				if why := j.Annotations[mover.AnnotationAbandoned]; why != "" {
+					t.Fatalf("%s ahead: %s", ahead, why)
+				}
+			}
+			b.now = b.now.Add(time.Second)
+		}
+		if len(jobs.Items) == 0 {
+			t.Fatal("no mover was started")
+		}
+		b.hung = false
+		b.run(ctx, isReady)
+		b.restored(ctx, record)
+	}
+}
+
 // TestDeadline: a mover gets time for its bytes.
 func TestDeadline(t *testing.T) {
 	for bytes, want := range map[int64]int64{100: 3600, 40 << 30: 3600 + 10*1024} {
