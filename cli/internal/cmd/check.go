@@ -198,7 +198,7 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 
 // unchecked is the error of a repository of which the report can say no more than what was not rendered.
 func unchecked() error {
-	return fault.New(fault.Usage, "Lockstep runs no plugins and fetches nothing. Write what they make into a directory, as the job that deploys does, and check that: lockstep check PATH. "+
+	return fault.New(fault.Usage, "The report says why. What plugins make, or charts from elsewhere, can be checked where a job has written it, and a repository inside of this one by its directory: lockstep check PATH. "+
 		"Or ask the cluster, too: lockstep check --live", "nothing of the repository could be rendered, so that it is not known whether its data is protected")
 }
 
