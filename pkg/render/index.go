@@ -175,15 +175,14 @@ func (x *index) walk(fs *guardedFS) error {
 func (x *index) note(name string) {
 	x.entries[name] = false
 	x.names = append(x.names, name)
-	dir, base := path.Split(name)
-	dir = path.Clean(dir)
-	switch {
+	switch base := path.Base(name); {
 	case slices.Contains(konfig.RecognizedKustomizationFileNames(), base):
+		dir := path.Dir(name)
 		x.kustomizationOf[dir] = append(x.kustomizationOf[dir], name)
 	case base == ".sourceignore":
 		x.ignores = append(x.ignores, name)
 	case base == "Chart.yaml":
-		x.charts = append(x.charts, dir)
+		x.charts = append(x.charts, path.Dir(name))
 	}
 	if isText(name) {
 		x.files = append(x.files, name)
