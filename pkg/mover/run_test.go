@@ -206,7 +206,7 @@ func TestFilesInUseAreTriedAgain(t *testing.T) {
 func TestLiveSaveNamesWhatChanged(t *testing.T) {
 	open, _ := newVault(t)
 	dir := t.TempDir()
-	write(t, dir, "log", strings.Repeat("line", 1<<20))
+	write(t, dir, "log", strings.Repeat("line", 1<<22)) // long enough to read that the writer has its turn meanwhile
 	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
