@@ -44,7 +44,7 @@ func (r *Repository) parse(ctx context.Context, name string) (*object.Commit, er
 	}
 	hash, err := local.ResolveRevision(plumbing.Revision(name))
 	if errors.Is(err, plumbing.ErrReferenceNotFound) || errors.Is(err, plumbing.ErrObjectNotFound) {
-		return nil, fmt.Errorf("%w%s", ErrRefNotFound, r.perhapsShallow())
+		return nil, fmt.Errorf("%w%s", ErrRefNotFound, r.perhapsElsewhere())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefNotFound, err)
@@ -52,10 +52,13 @@ func (r *Repository) parse(ctx context.Context, name string) (*object.Commit, er
 	return r.peel(*hash)
 }
 
-// perhapsShallow explains why something may be missing from a local clone.
-func (r *Repository) perhapsShallow() string {
+// perhapsElsewhere explains why something may be missing from a local clone.
+func (r *Repository) perhapsElsewhere() string {
 	if shallow, err := r.store.Shallow(); err != nil || len(shallow) > 0 {
 		return ": the local clone is shallow: fetch more of the history"
+	}
+	if r.borrows {
+		return ": the local clone takes objects from another repository: give the whole name"
 	}
 	return ""
 }

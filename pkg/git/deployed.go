@@ -41,7 +41,7 @@ func (r *Repository) deployed(ctx context.Context, commit *object.Commit, dir st
 		return plumbing.ZeroHash, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	s := &scan{
-		repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: maxScanned, trees: map[plumbing.Hash]*object.Tree{},
+		repo: r, root: root, parts: map[string]plumbing.Hash{dir: own}, todo: []string{dir}, left: r.limits.scanned, trees: map[plumbing.Hash]*object.Tree{},
 		names: map[string]bool{},
 	}
 	for more := true; more && !s.whole; {

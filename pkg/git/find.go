@@ -119,11 +119,21 @@ func (r *Repository) noCommit() error {
 	if shallow, err := r.store.Shallow(); err != nil || len(shallow) > 0 {
 		return fmt.Errorf("%w: the local clone is shallow and may lack it: run git fetch --unshallow, or give the URL", ErrUnreachable)
 	}
+	if r.borrows { // where the beginning of a name is not looked for
+		return fmt.Errorf("%w: the local clone takes objects from another repository, and not all of those are looked through: give the whole name, or the URL", ErrUnreachable)
+	}
 	return fmt.Errorf("%w: no branch or tag leads to it", ErrRefNotFound)
 }
 
 func (r *Repository) has(hash plumbing.Hash) bool {
-	return r.store != nil && r.store.HasEncodedObject(hash) == nil
+	if r.store == nil {
+		return false
+	}
+	err := r.store.HasEncodedObject(hash)
+	if err != nil && r.borrows { // which go-git asks only for the object itself
+		_, err = r.store.EncodedObject(plumbing.AnyObject, hash)
+	}
+	return err == nil
 }
 
 // peel follows annotated tags to the commit.

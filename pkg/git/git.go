@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
@@ -94,7 +95,9 @@ type Repository struct {
 	reading  sync.Mutex // of the files of several commits at once
 	remote   *remote    // nil for a local repository
 	workTree string
-	limits   limits
+	// borrows says that a local repository takes objects from another one, as after git clone --shared.
+	borrows bool
+	limits  limits
 	// trees are directories that were read, with their entries in the order of their names: of two commits most are the same.
 	trees map[plumbing.Hash][]object.TreeEntry
 	// quiet are the files and directories of which nothing refers to others, with the bytes that were looked through.
@@ -106,6 +109,8 @@ type Repository struct {
 type limits struct {
 	fetch, tree int64
 	files       int
+	// scanned and ordered are maxScanned and maxOrdered.
+	scanned, ordered int64
 }
 
 // Open prepares to read a repository: a URL, which is not asked yet, or a directory inside a local work tree or a bare
@@ -113,6 +118,7 @@ type limits struct {
 func Open(location string, o Options) (*Repository, error) {
 	r := &Repository{trees: map[plumbing.Hash][]object.TreeEntry{}, limits: limits{
 		fetch: cmp.Or(o.MaxFetch, 2<<30), tree: cmp.Or(o.MaxTree, 1<<30), files: cmp.Or(o.MaxFiles, 200_000),
+		scanned: maxScanned, ordered: maxOrdered,
 	}}
 	if dir, ok := localPath(location); ok {
 		return r, r.openLocal(dir)
@@ -153,7 +159,11 @@ func (r *Repository) openLocal(dir string) error {
 	if !ok {
 		return fmt.Errorf("opening %q: %w: not on a filesystem", dir, ErrUnreachable)
 	}
-	r.store = filesystem.NewStorageWithOptions(store.Filesystem(), cache.NewObjectLRUDefault(), filesystem.Options{MaxOpenDescriptors: maxPacks})
+	r.store = filesystem.NewStorageWithOptions(store.Filesystem(), cache.NewObjectLRUDefault(), filesystem.Options{
+		MaxOpenDescriptors: maxPacks, AlternatesFS: osfs.New("/"), // by absolute paths, as git clone --shared notes them
+	})
+	_, err = store.Filesystem().Stat("objects/info/alternates")
+	r.borrows = err == nil
 	if w, err := repo.Worktree(); err == nil {
 		dir = w.Filesystem.Root()
 		r.workTree = dir

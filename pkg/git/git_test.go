@@ -440,3 +440,26 @@ func TestMaxFetch(t *testing.T) {
 		}
 	}
 }
+
+// TestBorrowed reads a clone that takes its objects from another repository.
+func TestBorrowed(t *testing.T) {
+	w := newWork(t)
+	w.write("deploy/a.yaml", "a")
+	commit := w.commit("begin")
+	clone := filepath.Join(t.TempDir(), "clone")
+	w.git("clone", "-q", "--shared", w.dir, clone)
+	r := open(t, clone, Options{})
+	for _, ref := range []Ref{{Head: true}, {Branch: "main"}, {Commit: commit}} {
+		if got, err := r.Resolve(t.Context(), ref, "deploy"); err != nil || got.Commit != commit {
+			t.Errorf("%s: %+v, %v", ref, got, err)
+		}
+	}
+	if err := r.Materialise(t.Context(), mustResolve(t, r, commit, "deploy"), t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	for _, absent := range []string{commit[:8], strings.Repeat("1", 40)} {
+		if got, err := r.Resolve(t.Context(), Ref{Commit: absent}, "deploy"); err == nil && got.Commit != commit || err != nil && !errors.Is(err, ErrUnreachable) {
+			t.Errorf("%s, of which not all is known: %+v, %v", absent, got, err)
+		}
+	}
+}

@@ -368,7 +368,7 @@ func (s *scan) ordersOf(e object.TreeEntry) (*orders, error) {
 		return nil, err
 	}
 	found := &orders{bytes: blob.Size}
-	if blob.Size <= maxOrdered {
+	if blob.Size <= s.repo.limits.ordered {
 		data, err := contents(blob)
 		if err != nil {
 			return nil, err
@@ -409,7 +409,7 @@ func (o *orders) place(dir, file string, all []placed) []placed {
 // order has those deployers and overlays count that concern a directory, and says whether there were any that did not count yet.
 func (s *scan) order(ctx context.Context, dir string, root plumbing.Hash) (more bool, err error) {
 	if s.all == nil {
-		if s.all, err = s.ordersBelow(ctx, root, maxOrdered); err != nil {
+		if s.all, err = s.ordersBelow(ctx, root, s.repo.limits.ordered); err != nil {
 			return false, err
 		}
 		if s.all == nil {

@@ -126,11 +126,17 @@ func TestOrdersOfMuch(t *testing.T) {
 	w := newWork(t)
 	w.write("deploy/a.yaml", "a")
 	for _, name := range []string{"b", "c"} {
-		w.write("other/"+name+".yaml", name+strings.Repeat("x", maxOrdered/2))
+		w.write("other/"+name+".yaml", name+strings.Repeat("x", 500))
 	}
 	commit := w.commit("much")
-	if got, want := mustResolve(t, open(t, w.dir, Options{}), commit, "deploy").Tree, w.git("rev-parse", commit+"^{tree}"); got != want {
-		t.Errorf("it is named %s, want that of the whole commit, %s", got, want)
+	for limit, of := range map[int64]string{1000: commit + "^{tree}", 1003: commit + ":deploy"} {
+		r := open(t, w.dir, Options{})
+		r.limits.ordered = limit
+		for range 2 { // what was found once changes nothing
+			if got, want := mustResolve(t, r, commit, "deploy").Tree, w.git("rev-parse", of); got != want {
+				t.Errorf("with a limit of %d it is named %s, want %s", limit, got, want)
+			}
+		}
 	}
 }
 
