@@ -74,6 +74,8 @@ type Build struct {
 	Namespace string
 	// Flat says that of a directory without a kustomization the manifests below it do not count.
 	Flat bool
+	// Ignore are the patterns of files that Flux's source leaves out beside those that .sourceignore files name; nil where another engine builds.
+	Ignore *string
 	// Refusals say what the engine does there that cannot be foreseen.
 	Refusals []string
 }

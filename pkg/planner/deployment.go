@@ -168,7 +168,7 @@ func (d *deployment) build(ctx context.Context, b gitops.Build) ([]*unstructured
 		return nil, err
 	}
 	objects, err := render.Build(ctx, d.dir, render.As{
-		Path: gitops.Text(b.Kustomization, "spec", "path"), Kustomization: b.Kustomization, Variables: variables, Namespace: b.Namespace, Flat: b.Flat,
+		Path: gitops.Text(b.Kustomization, "spec", "path"), Kustomization: b.Kustomization, Variables: variables, Namespace: b.Namespace, Flat: b.Flat, Ignore: b.Ignore,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("as %s does: %w", b.By, err)

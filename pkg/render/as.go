@@ -33,6 +33,9 @@ type As struct {
 	unknown func(name string) bool
 	// change is made to the kustomization of the directory.
 	change func(kustomization map[string]any) error
+	// Ignore are patterns of files that a source of Flux leaves out, beside those that .sourceignore files name; nil where no artifact of Flux
+	// is built but the files as they lie.
+	Ignore *string
 	// Flat leaves out what lies in directories below, where there is no kustomization.
 	Flat bool
 }

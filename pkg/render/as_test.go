@@ -232,6 +232,33 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
+// TestBuildArtifact: what Flux's source leaves out is not waited for. Other engines have all files.
+func TestBuildArtifact(t *testing.T) {
+	root := tree(t, map[string]string{
+		".sourceignore": "/app/drafts\n", "app/a.yaml": configMap("a", "x"), "app/drafts/b.yaml": configMap("b", "x"), "app/c.test.yaml": configMap("c", "x"),
+	})
+	if err := os.Symlink("a.yaml", filepath.Join(root, "app", "link.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	none, tests := "", "*.test.yaml"
+	for name, tt := range map[string]struct {
+		ignore *string
+		want   []string
+	}{
+		"the files as they lie": {nil, nil}, // a is there twice
+		".sourceignore":         {&none, []string{"ConfigMap/shop/a", "ConfigMap/shop/c"}},
+		"and the source":        {&tests, []string{"ConfigMap/shop/a"}},
+	} {
+		got, err := Build(t.Context(), root, As{Path: "app", Kustomization: kustomization(t, "  path: app\n"), Ignore: tt.ignore})
+		if (err != nil) != (tt.want == nil) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(tt.want, names(got)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 // TestBuildFlat: Argo CD takes of a plain directory what lies in it, and nothing below, and puts what names no namespace into its own.
 func TestBuildFlat(t *testing.T) {
 	plain := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\n"

@@ -66,6 +66,13 @@ func Build(ctx context.Context, root string, as As) ([]*unstructured.Unstructure
 		return nil, err
 	}
 	fs.check = as.Check
+	if as.Ignore != nil {
+		has, err := fs.artifact(*as.Ignore)
+		if err != nil {
+			return nil, &Error{File: as.Path, Err: err}
+		}
+		fs.seeing(has)
+	}
 	built, err := fs.make(ctx, dir, as)
 	if err != nil {
 		return nil, err

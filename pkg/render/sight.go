@@ -3,6 +3,7 @@ package render
 import (
 	"maps"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -66,7 +67,7 @@ func (r *Repository) sightOf(o *owner, s source) (*sight, error) {
 	if known, ok := r.sights[key]; ok {
 		return known, nil
 	}
-	found, err := r.look(ignore, sparse)
+	found, err := look(r.index, ignore, sparse, r.small, r.fs.over)
 	if err == nil {
 		r.sights[key] = found
 	}
@@ -74,11 +75,11 @@ func (r *Repository) sightOf(o *owner, s source) (*sight, error) {
 }
 
 // look leaves out what source-controller does: with patterns of its own a source has those, and none of Flux's for other tools' files.
-func (r *Repository) look(ignore string, sparse []string) (*sight, error) {
+func look(x *index, ignore string, sparse []string, read func(file string) ([]byte, error), over func() error) (*sight, error) {
 	var patterns []gitignore.Pattern
 	id := strings.Join(append(slices.Clone(sparse), ignore), "\x00")
-	for _, file := range slices.Sorted(slices.Values(r.index.ignores)) {
-		data, err := r.small(file)
+	for _, file := range slices.Sorted(slices.Values(x.ignores)) {
+		data, err := read(file)
 		if err != nil {
 			return nil, &Error{File: file, Err: err}
 		}
@@ -94,8 +95,8 @@ func (r *Repository) look(ignore string, sparse []string) (*sight, error) {
 		matcher = gitignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
 	}
 	s := &sight{id: hexSum(id), entries: map[string]bool{".": true}, hidden: map[string]bool{}}
-	for _, name := range r.index.names {
-		if err := r.fs.over(); err != nil {
+	for _, name := range x.names {
+		if err := over(); err != nil {
 			return nil, err
 		}
 		if matcher.Match(strings.Split(name, "/"), false) || !inSparse(name, sparse) {
@@ -108,7 +109,7 @@ func (r *Repository) look(ignore string, sparse []string) (*sight, error) {
 			s.entries[dir] = true
 		}
 	}
-	for _, link := range r.index.links {
+	for _, link := range x.links {
 		s.hidden[link] = true
 		s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(link))
 		if !matcher.Match(strings.Split(link, "/"), false) {
@@ -116,6 +117,15 @@ func (r *Repository) look(ignore string, sparse []string) (*sight, error) {
 		}
 	}
 	return s, nil
+}
+
+// artifact is what an artifact of Flux has of the files below the root; nil if it has all.
+func (fs *guardedFS) artifact(ignore string) (*sight, error) {
+	x := &index{entries: map[string]bool{}, kustomizationOf: map[string][]string{}}
+	if err := x.walk(fs); err != nil || len(x.ignores)+len(x.links) == 0 && ignore == "" {
+		return nil, err
+	}
+	return look(x, ignore, nil, func(file string) ([]byte, error) { return fs.read(filepath.Join(fs.root, filepath.FromSlash(file))) }, fs.over)
 }
 
 // inSparse says whether a source that checks out only some directories has a file: go-git goes by the beginnings of names.

@@ -26,7 +26,15 @@ func (f Flux) Builds(ctx context.Context, objects []v1alpha1.EngineObject, targe
 		if u == nil {
 			return nil, fmt.Errorf("%s %s is gone: %w", o.Kind, gitops.Name(o), gitops.ErrLost)
 		}
-		builds = append(builds, build(u))
+		source, err := f.Get(ctx, kindRepository, sourceOf(u))
+		if err != nil {
+			return nil, err
+		}
+		ignore := ""
+		if source != nil {
+			ignore = gitops.Text(source, "spec", "ignore")
+		}
+		builds = append(builds, build(u, &ignore))
 		if deploysPath(u, target.Path) {
 			return builds, nil
 		}
@@ -34,8 +42,8 @@ func (f Flux) Builds(ctx context.Context, objects []v1alpha1.EngineObject, targe
 	return nil, nil
 }
 
-func build(u *unstructured.Unstructured) gitops.Build {
-	return gitops.Build{By: kindKustomization.Kind + " " + gitops.NameOf(u).String(), Kustomization: u}
+func build(u *unstructured.Unstructured, ignore *string) gitops.Build {
+	return gitops.Build{By: kindKustomization.Kind + " " + gitops.NameOf(u).String(), Kustomization: u, Ignore: ignore}
 }
 
 func deploysPath(u *unstructured.Unstructured, path string) bool {
@@ -56,7 +64,7 @@ func Nested(by gitops.Build, objects []*unstructured.Unstructured) []gitops.Buil
 		_, elsewhere, _ := unstructured.NestedMap(u.Object, "spec", "kubeConfig")
 		same := gitops.Text(u, "spec", "sourceRef", "kind") == kindRepository.Kind && sourceOf(u) == sourceOf(by.Kustomization)
 		if same && !elsewhere {
-			nested = append(nested, build(u))
+			nested = append(nested, build(u, by.Ignore))
 		}
 	}
 	return nested
