@@ -218,6 +218,10 @@ func refers(name string) bool {
 	case ".yaml", ".yml", ".json", ".jsonnet", ".libsonnet":
 		return true
 	}
+	return isKustomization(name)
+}
+
+func isKustomization(name string) bool {
 	return slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
 }
 
@@ -280,7 +284,7 @@ func (s *scan) follow(name string, data []byte) {
 // upwards adds what a path of a file means. Those of a kustomization and of a chart are relative to it; others may be relative to whatever is
 // built with the file.
 func (s *scan) upwards(name, text string, bases []string) {
-	if own := path.Base(name); slices.Contains(konfig.RecognizedKustomizationFileNames(), own) || own == "Chart.yaml" {
+	if isKustomization(name) || path.Base(name) == "Chart.yaml" {
 		if !s.add(path.Join(path.Dir(name), text)) {
 			s.whole = true
 		}

@@ -15,7 +15,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/gobwas/glob"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
 )
@@ -101,7 +100,7 @@ var (
 
 // ordersIn are the orders of a file.
 func ordersIn(name string, data []byte) []order {
-	if slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name)) {
+	if isKustomization(name) {
 		if o := overlayOf(data); o != nil {
 			return []order{*o}
 		}
@@ -355,10 +354,9 @@ func (s *scan) ordersBelow(ctx context.Context, hash plumbing.Hash, left int64) 
 }
 
 func (s *scan) ordersOf(e object.TreeEntry) (*orders, error) {
-	// The same contents mean something else under the name of a kustomization.
-	key := plumbing.ComputeHash(plumbing.BlobObject, []byte(e.Hash.String()+path.Ext(e.Name)))
-	if slices.Contains(konfig.RecognizedKustomizationFileNames(), e.Name) {
-		key = plumbing.ComputeHash(plumbing.BlobObject, []byte(e.Hash.String()+"kustomization"))
+	key := e.Hash
+	if isKustomization(e.Name) { // by another name the same contents mean something else
+		key = plumbing.ComputeHash(plumbing.BlobObject, []byte("kustomization "+e.Hash.String()))
 	}
 	if known := s.repo.orders[key]; known != nil {
 		return known, nil
@@ -420,6 +418,7 @@ func (s *scan) order(ctx context.Context, dir string, root plumbing.Hash) (more 
 	}
 	for again := true; again && !s.whole; {
 		again = false
+		places := len(s.places)
 		for i := range s.orders {
 			o := &s.orders[i]
 			if o.counted || !s.concerns(o, dir) || s.has(path.Join(o.dir, o.file)) {
@@ -428,6 +427,7 @@ func (s *scan) order(ctx context.Context, dir string, root plumbing.Hash) (more 
 			o.counted, again, more = true, true, true
 			s.obey(o, dir)
 		}
+		again = again || len(s.places) > places
 	}
 	return more, nil
 }
@@ -445,7 +445,8 @@ func (s *scan) supplied(o *orders, sums []plumbing.Hash) []plumbing.Hash {
 	return sums
 }
 
-// concerns says whether an order may add to what a directory deploys, or to an order that does.
+// concerns says whether an order may add to what a directory deploys, or to an order that does. The directory of an overlay that leads to such
+// an order is a place from then on.
 func (s *scan) concerns(o *placed, dir string) bool {
 	switch {
 	case o.kind == deployer && len(o.paths) == 0:
