@@ -37,7 +37,7 @@ func (v *view) protect(w *volume) protection {
 	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
 	var refuses *policy
 	for _, candidate := range v.policiesBeside(namespace, w.Owner) {
-		switch {
+		switch withheld := v.withheld(candidate, w.Owner); {
 		case candidate.invalid != nil:
 			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), candidate.invalid)
 		case candidate.open && candidate.Owner != w.Owner:
@@ -47,9 +47,9 @@ func (v *view) protect(w *volume) protection {
 		case suspended(candidate.Spec):
 			p.idle = append(p.idle, candidate)
 			p.why = "the policy " + candidate.GetName() + ", which selects it, is suspended"
-		case v.withheld(candidate, w.Owner) != "":
+		case withheld != "":
 			p.idle = append(p.idle, candidate)
-			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" selects it, and "+v.withheld(candidate, w.Owner)
+			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" selects it, and "+withheld
 		default:
 			p.policies = append(p.policies, candidate)
 		}

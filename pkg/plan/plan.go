@@ -278,7 +278,7 @@ func (p *Plan) Claim(name object.Name) *Claim {
 // New makes the plan. An error means that an object of the commit has not the shape of its kind; whatever speaks against
 // the restore is in Refusals.
 func New(in Input) (*Plan, error) {
-	objects, hooks, err := withoutHooks(in.Objects)
+	objects, hooks, err := WithoutHooks(in.Objects)
 	if err != nil {
 		return nil, err
 	}
@@ -318,8 +318,9 @@ func New(in Input) (*Plan, error) {
 	return p, nil
 }
 
-// withoutHooks parts the objects that a deploy brings from those that it does not.
-func withoutHooks(objects []*unstructured.Unstructured) (brought []*unstructured.Unstructured, hooks []ObjectNote, err error) {
+// WithoutHooks parts the objects that a deploy brings from those that it does not, and says why; these are in the order of their names. An error is an
+// object.ErrMalformed.
+func WithoutHooks(objects []*unstructured.Unstructured) (brought []*unstructured.Unstructured, hooks []ObjectNote, err error) {
 	for _, u := range objects {
 		why, err := object.LeftOut(u)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/lockstep-dr/lockstep/pkg/apply"
 	"github.com/lockstep-dr/lockstep/pkg/git"
 	"github.com/lockstep-dr/lockstep/pkg/object"
+	"github.com/lockstep-dr/lockstep/pkg/plan"
 )
 
 type applyOptions struct {
@@ -86,8 +87,12 @@ func (p *Program) apply(ctx context.Context, o applyOptions) error {
 	if err != nil {
 		return err
 	}
-	if objects, err = p.withoutHooks(objects); err != nil {
+	objects, hooks, err := plan.WithoutHooks(objects)
+	if err != nil {
 		return err
+	}
+	for _, h := range hooks {
+		p.note("%s is left out: %s", h.Object, h.Reason)
 	}
 	application, policies, err := owner(objects, o.application)
 	if err != nil {
@@ -127,23 +132,6 @@ func (p *Program) apply(ctx context.Context, o applyOptions) error {
 		r.Objects[i] = appliedObject{e.Key.String(), string(e.Action)}
 	}
 	return o.format.Print(p.Out, r, r.write)
-}
-
-// withoutHooks leaves out what a deploy does not bring, and says so.
-func (p *Program) withoutHooks(objects []*unstructured.Unstructured) ([]*unstructured.Unstructured, error) {
-	var brought []*unstructured.Unstructured
-	for _, u := range objects {
-		why, err := object.LeftOut(u)
-		if err != nil {
-			return nil, err
-		}
-		if why == "" {
-			brought = append(brought, u)
-		} else {
-			p.note("%s is left out: %s", object.KeyOf(u), why)
-		}
-	}
-	return brought, nil
 }
 
 // owner is the application that the objects belong to, and the policies that the revision is noted on.
