@@ -175,21 +175,6 @@ func (o outcome) want(t *testing.T, code fault.Code, texts ...string) {
 	}
 }
 
-func condition(kind string, status metav1.ConditionStatus, reason, message string) metav1.Condition {
-	return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}
-}
-
-func isReady(reason string) []metav1.Condition {
-	return []metav1.Condition{condition(v1alpha1.ConditionReady, metav1.ConditionTrue, reason, "")}
-}
-
-func hasStalled(reason, message string) []metav1.Condition {
-	return []metav1.Condition{
-		condition(v1alpha1.ConditionReady, metav1.ConditionFalse, reason, message),
-		condition(v1alpha1.ConditionStalled, metav1.ConditionTrue, reason, message),
-	}
-}
-
 func policy(namespace, name string) *v1alpha1.ProtectionPolicy {
 	return &v1alpha1.ProtectionPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -205,8 +190,6 @@ func s3Vault(name string) *v1alpha1.Vault {
 		},
 	}
 }
-
-const commit = "0123456789abcdef0123456789abcdef01234567"
 
 func TestCommandsOnACluster(t *testing.T) {
 	c := startCluster(t, true, filepath.Join("..", "..", "..", "test", "standin", "crd"))

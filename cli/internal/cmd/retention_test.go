@@ -1,3 +1,7 @@
+// The API server of these tests does not build on Windows.
+
+//go:build !windows
+
 package cmd
 
 import (
