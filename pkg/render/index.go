@@ -207,10 +207,12 @@ func isText(name string) bool {
 // content is what a file has to say before anything is rendered.
 type content struct {
 	hash string
-	// mentions says that it has a word of engines, pointer that the content itself is elsewhere.
-	mentions, pointer bool
-	engines           []desired.Object
-	err               error
+	// mentions says that it has a word of engines.
+	mentions bool
+	// absent says why the content itself is not here; empty if it is.
+	absent  string
+	engines []desired.Object
+	err     error
 }
 
 // readAll reads what may be manifests, beside one another, and takes it in.
@@ -251,15 +253,16 @@ func (x *index) read(fs *guardedFS, name string) (c content) {
 		}
 		c.hash = x.blobs.hash(data)
 	}
-	type about struct{ mentions, pointer bool }
+	type about struct {
+		mentions bool
+		absent   string
+	}
 	is, err := known(x.blobs, "about", c.hash, func() (about, error) {
 		data, err := read()
-		return about{
-			mentions: slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }),
-			pointer:  bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")),
-		}, err
+		data = decoded(data)
+		return about{slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }), absent(data)}, err
 	})
-	c.mentions, c.pointer, c.err = is.mentions, is.pointer, err
+	c.mentions, c.absent, c.err = is.mentions, is.absent, err
 	if err != nil || !c.mentions || x.inChart(name) || path.Ext(name) == ".tpl" {
 		return c
 	}
@@ -280,13 +283,23 @@ func (x *index) read(fs *guardedFS, name string) (c content) {
 	return c
 }
 
+// absent says why the content of a file that Git filters is not here; empty if it is.
+func absent(data []byte) string {
+	switch {
+	case bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")):
+		return "it is a pointer of Git LFS, and what it points to is not here (in a work tree: git lfs pull)"
+	case bytes.HasPrefix(data, []byte("\x00GITCRYPT\x00")):
+		return "git-crypt has encrypted it (in a work tree: git-crypt unlock)"
+	}
+	return ""
+}
+
 func (x *index) add(fs *guardedFS, name string, c content) error {
 	if fs.files == nil && c.hash != "" {
 		x.hashes[name] = c.hash
 	}
-	if c.pointer {
-		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name,
-			Why: "it is a pointer of Git LFS, and what it points to is not here (in a work tree: git lfs pull)"})
+	if c.absent != "" {
+		x.gaps = append(x.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name, Why: c.absent})
 	}
 	if c.mentions {
 		for p := name; p != "."; p = path.Dir(p) {

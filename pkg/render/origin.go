@@ -3,12 +3,14 @@ package render
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"maps"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/resmap"
@@ -305,8 +307,9 @@ func nameOf(text []byte) string {
 	return ""
 }
 
-// splitDocuments cuts before each line that begins with three dashes.
+// splitDocuments cuts a file before each line that begins with three dashes.
 func splitDocuments(data []byte) [][]byte {
+	data = decoded(data)
 	var documents [][]byte
 	from := 0
 	for at := 0; at < len(data); {
@@ -321,4 +324,24 @@ func splitDocuments(data []byte) [][]byte {
 		at += next + 1
 	}
 	return append(documents, data[from:])
+}
+
+// decoded is a file in UTF-8 without a byte order mark. By that mark YAML's readers, and with them the engines, know UTF-16.
+func decoded(data []byte) []byte {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(data, []byte("\ufeff")):
+		return data[len("\ufeff"):]
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
+		order = binary.BigEndian
+	default:
+		return data
+	}
+	units := make([]uint16, len(data)/2-1)
+	for i := range units {
+		units[i] = order.Uint16(data[2+2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }

@@ -150,7 +150,7 @@ var separator = regexp.MustCompile(`^---[ \t]*(#.*)?\n`)
 // plainObjects reads the objects of a file with kustomize's parser; an error leaves it to kustomize itself.
 func plainObjects(data []byte) (plainFile, error) {
 	file := plainFile{size: int64(len(data))}
-	if bytes.IndexByte(data, '\r') >= 0 || bytes.HasPrefix(data, []byte("\ufeff")) {
+	if bytes.IndexByte(data, '\r') >= 0 || bytes.IndexByte(data, 0) >= 0 || bytes.HasPrefix(data, []byte("\ufeff")) {
 		return file, errNotPlain
 	}
 	line := 1

@@ -306,6 +306,9 @@ func (r *Repository) isManifest(file string) bool {
 	}
 	is, err := known(r.blobs, "manifest", r.content(file), func() (bool, error) {
 		data, err := r.small(file)
+		if data = decoded(data); bytes.IndexByte(data, 0) >= 0 { // UTF-16 without a mark, which who reads it is to complain of
+			data = bytes.ReplaceAll(data, []byte{0}, nil)
+		}
 		return slices.ContainsFunc(splitDocuments(data), func(text []byte) bool {
 			return kindLine.Match(text) && bytes.Contains(text, []byte("apiVersion")) || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) && isObject(text)
 		}), err
