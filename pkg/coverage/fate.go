@@ -197,8 +197,12 @@ func (s *scope) prunes(o *desired.Owner) ending {
 	case !o.Prune:
 		return ending{effect: LeftBehind, why: o.ID + " does not prune"}
 	case gap >= 0:
-		g := s.head.gaps[gap]
-		return ending{effect: MayBeDeleted, why: fmt.Sprintf("%s was not rendered whole (%s: %s), so that it is not known whether it still has it", o.ID, g.What, g.Why)}
+		// The reason may be as long as an error of kustomize is, and there may be many claims: the report gives it once, as not rendered.
+		lacks := "was not rendered whole"
+		if what := s.head.gaps[gap].What; what != o.ID {
+			lacks = "was rendered without " + what
+		}
+		return ending{effect: MayBeDeleted, why: fmt.Sprintf("%s %s (see what is not rendered), so that it is not known whether it still has it", o.ID, lacks)}
 	case o.Suspended:
 		return ending{effect: MayBeDeleted, severity: Warning, why: o.ID + " prunes it as soon as it is not suspended any more"}
 	}

@@ -305,3 +305,28 @@ func TestChanges(t *testing.T) {
 }
 
 var gated = strings.Replace(kustomization("s"), "metadata: {", "metadata: {annotations: {lockstep.dev/pre-deploy: required}, ", 1)
+
+// TestNotRenderedIsToldOnce has a Kustomization that builds no more: its claims refer to the reason, which may be long, and do not repeat it.
+func TestNotRenderedIsToldOnce(t *testing.T) {
+	const apps, reason = "Kustomization flux-system/apps", "it cannot be had"
+	other := "apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: shop, name: other}\n"
+	for what, want := range map[string]string{
+		apps:          apps + " was not rendered whole (see what is not rendered), so",
+		"deploy/base": apps + " was rendered without deploy/base (see what is not rendered), so",
+	} {
+		r := check(t, join(pvc("shop", "a"), pvc("shop", "b"), other), join(other, gap(apps, what)))
+		if len(r.NotRendered) != 1 || r.NotRendered[0].Why != reason || len(r.Impact) != 2 {
+			t.Fatalf("not rendered is %v, of which %v follows", r.NotRendered, r.Impact)
+		}
+		for _, i := range r.Impact {
+			if !strings.HasPrefix(i.Why, want) {
+				t.Errorf("of %s is said: %s", i.Volume, i.Why)
+			}
+		}
+		for _, f := range r.Findings {
+			if strings.Contains(f.Message, reason) || f.Rule == "LS101" && !strings.Contains(f.Message, want) {
+				t.Errorf("%s says: %s", f.Rule, f.Message)
+			}
+		}
+	}
+}

@@ -120,7 +120,7 @@ func (s *scope) replay() map[string]Replayable {
 		}
 		unknown++
 		if g.Owner != "" {
-			because(ReplayNo, g.What+" was not rendered, so that it is not known: "+g.Why, g.Owner)
+			because(ReplayNo, g.What+" was not rendered, so that it is not known", g.Owner)
 		}
 	}
 	if unknown > 0 {
