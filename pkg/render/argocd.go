@@ -293,8 +293,7 @@ func (r *Repository) applicationSource(ctx context.Context, o *owner, s applicat
 		if err != nil {
 			return nil, nil, err
 		}
-		objects, err := r.helm(ctx, in)
-		return objects, nil, err
+		return r.helm(ctx, in)
 	case s.hasKustomize || !s.hasDirectory && r.kustomizationIn(s.path) != "":
 		return r.build(ctx, As{Path: s.path, Namespace: o.Target, change: func(k map[string]any) error { return kustomizeOptions(r, s, k) }}, nil)
 	default:

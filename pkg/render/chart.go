@@ -46,23 +46,23 @@ type install struct {
 const chartTime = 30 * time.Second
 
 // helm renders a chart as `helm template` does, with its hooks, save those that are tests. Nothing is asked of a cluster or of the network.
-func (r *Repository) helm(ctx context.Context, in install) ([]desired.Object, error) {
+func (r *Repository) helm(ctx context.Context, in install) ([]desired.Object, []desired.Gap, error) {
 	fs := r.guard(ctx.Err).seeing(in.sight)
 	fs.contents, fs.documents = map[string][]byte{}, map[string][]document{}
 	c, err := fs.chart(in.dir, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if in.defaults != nil {
 		c.Values = in.defaults
 	}
 	values, err := chartValues(c, in)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	files, err := templates(ctx, c, values)
 	if err != nil {
-		return nil, fmt.Errorf("chart %s: %w", in.dir, fs.relative(err))
+		return nil, nil, fmt.Errorf("chart %s: %w", in.dir, fs.relative(err))
 	}
 	return fs.chartObjects(c, in, files)
 }
@@ -124,20 +124,21 @@ func inTime[T any](ctx context.Context, most time.Duration, run func() (T, error
 }
 
 // chartObjects reads what the templates made.
-func (fs *guardedFS) chartObjects(c *chart.Chart, in install, files map[string]string) ([]desired.Object, error) {
+func (fs *guardedFS) chartObjects(c *chart.Chart, in install, files map[string]string) ([]desired.Object, []desired.Gap, error) {
 	for name, content := range files {
 		if strings.HasSuffix(name, "NOTES.txt") || int64(len(content)) > fs.bounds.file {
 			delete(files, name)
 		}
 		if int64(len(content)) > fs.bounds.file {
-			return nil, tooMuch("%s of chart %s makes more than %d bytes", name, in.dir, fs.bounds.file)
+			return nil, nil, tooMuch("%s of chart %s makes more than %d bytes", name, in.dir, fs.bounds.file)
 		}
 	}
 	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
 	if err != nil {
-		return nil, fmt.Errorf("chart %s: %w", in.dir, err)
+		return nil, nil, fmt.Errorf("chart %s: %w", in.dir, err)
 	}
 	var objects []desired.Object
+	var nameless []desired.Gap
 	add := func(name, content string) error {
 		if err := checkAliases([]byte(content), fs.bounds.nodes); err != nil {
 			return err
@@ -155,6 +156,10 @@ func (fs *guardedFS) chartObjects(c *chart.Chart, in install, files map[string]s
 		where := path.Join(in.dir, strings.TrimPrefix(name, c.Name()))
 		from := fs.at(origin{file: where, kind: u.GetKind(), name: u.GetName()})
 		return eachObject(u, func(u *unstructured.Unstructured) {
+			if u.GetName() == "" {
+				nameless = append(nameless, withoutName(u, from))
+				return
+			}
 			objects = append(objects, desired.Object{Unstructured: u, Origin: from})
 		})
 	}
@@ -162,14 +167,14 @@ func (fs *guardedFS) chartObjects(c *chart.Chart, in install, files map[string]s
 		for _, crd := range c.CRDObjects() {
 			for _, text := range splitDocuments(crd.File.Data) {
 				if err := add(crd.Filename, string(text)); err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 			}
 		}
 	}
 	for _, m := range manifests {
 		if err := add(m.Name, m.Content); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, h := range hooks {
@@ -177,7 +182,7 @@ func (fs *guardedFS) chartObjects(c *chart.Chart, in install, files map[string]s
 			continue
 		}
 		if err := add(h.Path, h.Manifest); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	plain := make([]*unstructured.Unstructured, len(objects))
@@ -185,7 +190,7 @@ func (fs *guardedFS) chartObjects(c *chart.Chart, in install, files map[string]s
 		plain[i] = objects[i].Unstructured
 	}
 	setNamespaces(plain, cmp.Or(in.namespace, defaultNamespace))
-	return objects, nil
+	return objects, nameless, nil
 }
 
 func isTest(h *release.Hook) bool {

@@ -44,7 +44,7 @@ func TestChartsAreBounded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			objects, err := r.helm(t.Context(), install{dir: "c", name: "c", namespace: "x"})
+			objects, _, err := r.helm(t.Context(), install{dir: "c", name: "c", namespace: "x"})
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, error %v, want it to say %q", objects, err, c.says)
 			}
@@ -60,7 +60,7 @@ func TestChartsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if objects, err := r.helm(t.Context(), install{dir: "c", name: "c"}); err == nil {
+	if objects, _, err := r.helm(t.Context(), install{dir: "c", name: "c"}); err == nil {
 		t.Errorf("a link led outside: %v", objects)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"path"
 	"strings"
 
@@ -50,7 +49,8 @@ func (r *Repository) manifestsOf(ctx context.Context, files []string, namespace 
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
-		read, err := r.objectsIn(file)
+		read, nameless, err := r.objectsIn(file)
+		gaps = append(gaps, nameless...)
 		if err != nil {
 			gaps = append(gaps, desired.Gap{Origin: desired.Origin{File: file}, What: file, Why: strings.TrimSpace(r.fs.relative(err).Error())})
 			continue
@@ -63,18 +63,19 @@ func (r *Repository) manifestsOf(ctx context.Context, files []string, namespace 
 	return objects, gaps, nil
 }
 
-// objectsIn reads one file. Documents that are no objects do not count.
-func (r *Repository) objectsIn(file string) ([]desired.Object, error) {
+// objectsIn reads one file. Documents that are no objects of a cluster do not count; those without a name are gaps.
+func (r *Repository) objectsIn(file string) ([]desired.Object, []desired.Gap, error) {
 	data, err := r.small(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var objects []desired.Object
+	var nameless []desired.Gap
 	line := 1
 	for _, text := range splitDocuments(data) {
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal(text, &u.Object); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		origin := desired.Origin{File: file, Line: line}
 		if found := documentsOf(text); len(found) > 0 {
@@ -82,17 +83,26 @@ func (r *Repository) objectsIn(file string) ([]desired.Object, error) {
 		}
 		line += bytes.Count(text, []byte("\n"))
 		if err := eachObject(u, func(u *unstructured.Unstructured) {
+			if u.GetName() == "" {
+				nameless = append(nameless, withoutName(u, origin))
+				return
+			}
 			objects = append(objects, desired.Object{Unstructured: u, Origin: origin})
 		}); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return objects, nil
+	return objects, nameless, nil
+}
+
+// withoutName says of an object that it has no name, as where the cluster makes one.
+func withoutName(u *unstructured.Unstructured, at desired.Origin) desired.Gap {
+	return desired.Gap{Origin: at, What: strings.TrimSpace(u.GetKind() + " " + u.GetGenerateName()), Why: "it has no name: what Git holds must be found again by its name"}
 }
 
 // eachObject calls for an object, or for those of a list.
 func eachObject(u *unstructured.Unstructured, call func(*unstructured.Unstructured)) error {
-	if u.GetKind() == "" || u.GetAPIVersion() == "" {
+	if u.GetKind() == "" || u.GetAPIVersion() == "" || ofTool(u.GetAPIVersion()) {
 		return nil
 	}
 	if u.IsList() {
@@ -103,9 +113,17 @@ func eachObject(u *unstructured.Unstructured, call func(*unstructured.Unstructur
 			return nil
 		})
 	}
-	if u.GetName() == "" {
-		return fmt.Errorf("%s has no name: what Git holds must be found again by its name", u.GetKind())
-	}
 	call(u)
 	return nil
+}
+
+// ofTool says of an API version that what has it is read by a tool, and never brought to a cluster.
+func ofTool(apiVersion string) bool {
+	group, _, _ := strings.Cut(apiVersion, "/")
+	switch group {
+	case "kind.x-k8s.io", "k3d.io", "eksctl.io", "ctlptl.dev", "skaffold", "backstage.io", "kustomize.config.k8s.io", "kubeadm.k8s.io", "kubelet.config.k8s.io",
+		"kubeproxy.config.k8s.io", "kubescheduler.config.k8s.io", "apiserver.config.k8s.io", "audit.k8s.io", "client.authentication.k8s.io":
+		return true
+	}
+	return false
 }

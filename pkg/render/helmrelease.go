@@ -52,18 +52,18 @@ func (r *Repository) helmRelease(o *owner) {
 		if err != nil {
 			return nil, r.missed(o), err
 		}
-		objects, err := r.helm(ctx, in)
+		objects, gaps, err := r.helm(ctx, in)
 		if err == nil {
 			objects, err = postRender(u, objects)
 		}
-		return objects, r.missed(o), err
+		return objects, append(gaps, r.missed(o)...), err
 	}
 }
 
 // chartOf is the directory of a HelmRelease's chart, if it is in the repository.
 func (r *Repository) chartOf(o *owner) (string, error) {
 	if name := text(o.Object, "spec", "chartRef", "name"); name != "" {
-		return "", fmt.Errorf("its chart is that of %s %s, which is not in the repository", text(o.Object, "spec", "chartRef", "kind"), name)
+		return "", fmt.Errorf("its chart is in %s %s and not in the repository", text(o.Object, "spec", "chartRef", "kind"), name)
 	}
 	name := text(o.Object, "spec", "chart", "spec", "chart")
 	s := sourceOf(o.Object, "spec", "chart", "spec", "sourceRef")

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"path"
@@ -450,12 +451,24 @@ func (r *Repository) followedFiles() []string {
 
 // mention says whether what is read may deploy more.
 func (x *index) mention(s *reads) bool {
-	for p := range s.paths {
-		if x.mentions[p] {
-			return true
-		}
+	for range s.mentioned(x) {
+		return true
 	}
 	return false
+}
+
+// mentioned are those of the paths that may deploy more; of nil none.
+func (s *reads) mentioned(x *index) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if s == nil {
+			return
+		}
+		for p := range s.paths {
+			if x.mentions[p] && !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 // kustomizationIn is the name of the kustomization of a directory; empty if it has none.

@@ -104,22 +104,10 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	for _, url := range o.URLs {
 		r.urls[normalURL(url)] = true
 	}
-	level := r.roots()
-	for len(level) > 0 {
-		if len(r.owners) > maxOwners {
-			return nil, tooMuch("the repository deploys more than %d owners", maxOwners)
-		}
-		if err := r.findValues(ctx); err != nil {
+	for level := r.roots(); len(level) > 0; level = r.circles(ctx) {
+		if err := r.descend(ctx, level); err != nil {
 			return nil, err
 		}
-		if err := r.renderAll(ctx, slices.DeleteFunc(slices.Clone(level), func(o *owner) bool { return !o.nested })); err != nil {
-			return nil, err
-		}
-		var next []*owner
-		for _, o := range level {
-			next = append(next, r.children(o)...)
-		}
-		level = next
 	}
 	if err := r.findValues(ctx); err != nil {
 		return nil, err
@@ -127,11 +115,32 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	for _, o := range r.owners {
 		o.Hash = r.hash(o.reads, o.Kind, o.Path, o.Target, o.specification(), o.values.hashed(), o.sight.hashed())
 	}
-	r.unreached()
+	r.nameUnreached()
 	return r, nil
 }
 
 const maxOwners = 50_000
+
+// descend finds all that owners deploy, and what that deploys.
+func (r *Repository) descend(ctx context.Context, level []*owner) error {
+	for len(level) > 0 {
+		if len(r.owners) > maxOwners {
+			return tooMuch("the repository deploys more than %d owners", maxOwners)
+		}
+		if err := r.findValues(ctx); err != nil {
+			return err
+		}
+		if err := r.renderAll(ctx, slices.DeleteFunc(slices.Clone(level), func(o *owner) bool { return !o.nested })); err != nil {
+			return err
+		}
+		var next []*owner
+		for _, o := range level {
+			next = append(next, r.children(o)...)
+		}
+		level = next
+	}
+	return nil
+}
 
 // specification is what counts of an owner's object.
 func (o *owner) specification() any {

@@ -3,8 +3,12 @@ package render
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -160,37 +164,147 @@ func directoriesWithSameNames(written []desired.Object) map[string]bool {
 	return ambiguous
 }
 
-// unreached names what is written and nothing deploys.
-func (r *Repository) unreached() {
+// circles begin where Applications lead to one another and nothing else leads to them, as where an Argo CD deploys itself by one of its
+// Applications. Such a one is taken as that before it deploys it, so that it has its name and its namespace.
+func (r *Repository) circles(ctx context.Context) []*owner {
+	left := slices.DeleteFunc(r.unreached(), func(w desired.Object) bool { return w.GroupVersionKind().Group != argo || r.leftOut(w.File) })
+	if len(left) == 0 || len(left) > maxGenerated {
+		return nil
+	}
+	makers := make([][]*owner, len(left))
+	readers := map[string][]int{}
+	for i, w := range left {
+		makers[i] = r.quietly(w)
+		for _, o := range makers[i] {
+			for p := range o.reads.mentioned(r.index) {
+				readers[p] = append(readers[p], i)
+			}
+		}
+	}
+	leads := make([][]int, len(left))
+	for i, w := range left {
+		for p := w.File; ; p = path.Dir(p) {
+			for _, reader := range readers[p] {
+				if left[reader].File != w.File && !slices.Contains(leads[reader], i) {
+					leads[reader] = append(leads[reader], i)
+				}
+			}
+			if p == "." {
+				break
+			}
+		}
+	}
+	var roots []*owner
+	for first, before := range beginnings(leads) {
+		w := left[first]
+		r.begun[w.Unstructured] = true
+		object := w
+		for _, o := range makers[before] {
+			o.render(ctx)
+			if at := slices.IndexFunc(o.objects, func(made desired.Object) bool { return made.Origin == w.Origin }); at >= 0 {
+				object = o.objects[at]
+			}
+		}
+		for _, o := range r.owner(object, "", nil) {
+			roots = append(roots, r.add(o)...)
+		}
+	}
+	return roots
+}
+
+// beginnings are those of the circles in a graph that nothing outside of them leads to: the first of each, with one that leads to it.
+func beginnings(leads [][]int) iter.Seq2[int, int] {
+	circle := circlesIn(leads)
+	entered := map[int]bool{}
+	before := map[int]int{} // by the first of a circle, which has its number
+	for i, all := range leads {
+		for _, j := range all {
+			if circle[i] != circle[j] {
+				entered[circle[j]] = true
+			} else if circle[j] == j {
+				before[j] = i
+			}
+		}
+	}
+	return func(yield func(int, int) bool) {
+		for _, first := range slices.Sorted(maps.Keys(before)) {
+			if !entered[first] && !yield(first, before[first]) {
+				return
+			}
+		}
+	}
+}
+
+// circlesIn are for each point the first of those that lead to it and to which it leads, by Kosaraju's way: what is finished last, and all
+// that leads there.
+func circlesIn(leads [][]int) []int {
+	back := make([][]int, len(leads))
+	for i, all := range leads {
+		for _, j := range all {
+			back[j] = append(back[j], i)
+		}
+	}
+	var finished []int
+	visit := func(edges [][]int, seen []bool, from int, finish func(int)) {
+		var at func(int)
+		at = func(i int) {
+			if seen[i] {
+				return
+			}
+			seen[i] = true
+			for _, j := range edges[i] {
+				at(j)
+			}
+			finish(i)
+		}
+		at(from)
+	}
+	seen := make([]bool, len(leads))
+	for i := range leads {
+		visit(leads, seen, i, func(i int) { finished = append(finished, i) })
+	}
+	circle := make([]int, len(leads))
+	seen = make([]bool, len(leads))
+	for _, i := range slices.Backward(finished) {
+		var members []int
+		visit(back, seen, i, func(i int) { members = append(members, i) })
+		for _, m := range members {
+			circle[m] = slices.Min(members)
+		}
+	}
+	return circle
+}
+
+// unreached is what is written and nothing deploys.
+func (r *Repository) unreached() []desired.Object {
 	known := map[string]bool{}
 	files := map[string]bool{}
 	for _, o := range r.owners {
 		known[string(o.Kind)+" "+o.Name] = true
-		for p := range o.reads.paths {
-			if r.index.mentions[p] {
-				files[p] = true
-			}
+		for p := range o.reads.mentioned(r.index) {
+			files[p] = true
 		}
 	}
-	for _, w := range r.index.written {
+	return slices.DeleteFunc(slices.Clone(r.index.written), func(w desired.Object) bool {
 		if !deploys(w.Unstructured) || r.begun[w.Unstructured] || known[w.GetKind()+" "+w.GetName()] {
-			continue
+			return true
 		}
 		read := false
 		for p := w.File; p != "." && !read; p = path.Dir(p) {
 			read = files[p]
 		}
+		return (read || files["."]) && !r.leftOut(w.File)
+	})
+}
+
+// nameUnreached says of what is written and nothing deploys that it is not.
+func (r *Repository) nameUnreached() {
+	for _, w := range r.unreached() {
+		why := "nothing that was rendered leads to it"
 		if r.leftOut(w.File) {
-			r.gaps = append(r.gaps, desired.Gap{
-				Origin: w.Origin, What: fmt.Sprintf("%s %s", w.GetKind(), path.Join(w.GetNamespace(), w.GetName())),
-				Why: "a .sourceignore or the source leaves its file out, so that it is not deployed",
-			})
-		} else if !read && !files["."] {
-			r.gaps = append(r.gaps, desired.Gap{
-				Origin: w.Origin, What: fmt.Sprintf("%s %s", w.GetKind(), path.Join(w.GetNamespace(), w.GetName())),
-				Why: "nothing that is deployed from the repository leads to it",
-			})
+			why = "a .sourceignore or the source leaves its file out, so that it is not deployed"
 		}
+		r.gaps = append(r.gaps, desired.Gap{Origin: w.Origin, What: fmt.Sprintf("%s %s", w.GetKind(), path.Join(w.GetNamespace(), w.GetName())), Why: why})
 	}
 }
 
@@ -253,7 +367,7 @@ func (r *Repository) directories() []*owner {
 		if !slices.ContainsFunc(r.index.charts, func(other string) bool { return other != chart && within(chart, path.Join(other, "charts")) }) {
 			r.gaps = append(r.gaps, desired.Gap{
 				Origin: desired.Origin{File: path.Join(chart, "Chart.yaml"), Line: 1}, What: "chart " + chart,
-				Why: "nothing in the repository deploys it, so its values are not known",
+				Why: "nothing that was rendered deploys it, so its values are not known",
 			})
 		}
 	}
@@ -310,13 +424,18 @@ func (r *Repository) isManifest(file string) bool {
 			data = bytes.ReplaceAll(data, []byte{0}, nil)
 		}
 		return slices.ContainsFunc(splitDocuments(data), func(text []byte) bool {
+			if m := versionLine.FindSubmatch(text); m != nil && ofTool(string(m[1])) {
+				return false
+			}
 			return kindLine.Match(text) && bytes.Contains(text, []byte("apiVersion")) || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) && isObject(text)
 		}), err
 	})
 	return is || err != nil
 }
 
+var versionLine = regexp.MustCompile(`(?m)^"?apiVersion"?:[ \t]*["']?([^"'#\s]+)`)
+
 func isObject(text []byte) bool {
 	var u struct{ APIVersion, Kind string }
-	return yaml.Unmarshal(text, &u) == nil && u.APIVersion != "" && u.Kind != ""
+	return yaml.Unmarshal(text, &u) == nil && u.APIVersion != "" && u.Kind != "" && !ofTool(u.APIVersion)
 }
