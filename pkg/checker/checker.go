@@ -3,6 +3,7 @@
 package checker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type Request struct {
 	Head string
 	// Base is the commit to compare with, at the place where head has left it; empty for none.
 	Base string
+	// Branch is the one that the commit is on or for, where something else than the repository knows it; empty if nothing does.
+	Branch string
 	// Config and Baseline are files; empty for those in what is judged, if they are there.
 	Config, Baseline string
 	// Live is what a cluster has; nil if none was asked.
@@ -122,7 +125,7 @@ func (p *place) check(ctx context.Context, q Request) (*Result, error) {
 			return nil, err
 		}
 	}
-	o := render.Options{URLs: p.urls(), Blobs: render.NewBlobs(git.BlobHash)}
+	o := render.Options{URLs: p.urls(), Revisions: p.revisions(q), Blobs: render.NewBlobs(git.BlobHash)}
 	c, err := begin(ctx, head, base, o)
 	if err != nil {
 		return nil, err
@@ -257,6 +260,16 @@ func (p *place) urls() []string {
 		return nil
 	}
 	return []string{p.repository.URL()}
+}
+
+// revisions are what sources that follow what is judged may call it by: its own name, the branch that it is on or that it is for, and the
+// default one, which most call HEAD.
+func (p *place) revisions(q Request) []string {
+	all := []string{q.Head, q.Branch}
+	if p.repository != nil {
+		all = append(all, p.repository.Branch(cmp.Or(q.Head, "HEAD")), p.repository.Branch(q.Base), p.repository.Branch("origin"))
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return name == "" })
 }
 
 // head is the directory with what is judged.

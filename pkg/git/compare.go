@@ -28,6 +28,33 @@ func (r *Repository) Parse(ctx context.Context, name string) (string, error) {
 	return commit.Hash.String(), nil
 }
 
+// Branch is the branch that a name means in a local repository, as its remote calls it: of main, origin/main and refs/heads/main it is
+// main, of HEAD the one that is checked out, of origin the default one of that remote. It is empty if the name means none.
+func (r *Repository) Branch(name string) string {
+	if r.remote != nil || name == "" {
+		return ""
+	}
+	for _, rule := range plumbing.RefRevParseRules {
+		ref, err := r.store.Reference(plumbing.ReferenceName(fmt.Sprintf(rule, name)))
+		if err != nil {
+			continue
+		}
+		branch := ref.Name()
+		if ref.Type() == plumbing.SymbolicReference {
+			branch = ref.Target()
+		}
+		if short, ok := strings.CutPrefix(branch.String(), "refs/remotes/"); ok {
+			_, short, _ = strings.Cut(short, "/")
+			return short
+		}
+		if branch.IsBranch() {
+			return branch.Short()
+		}
+		return ""
+	}
+	return ""
+}
+
 func (r *Repository) parse(ctx context.Context, name string) (*object.Commit, error) {
 	if r.remote != nil {
 		return nil, errRemote

@@ -43,6 +43,30 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestBranch(t *testing.T) {
+	w, v1, _ := shop(t)
+	w.git("checkout", "-q", "-B", "develop")
+	w.git("branch", "-f", "feature/a")
+	w.git("tag", "both")
+	w.git("branch", "-f", "both")
+	dir := t.TempDir()
+	clone, bare := filepath.Join(dir, "clone"), filepath.Join(dir, "bare")
+	w.git("clone", "-q", "--bare", "file://"+w.dir, bare)
+	w.git("clone", "-q", "file://"+w.dir, clone)
+	detached := filepath.Join(dir, "detached")
+	w.git("clone", "-q", "file://"+w.dir, detached)
+	w.git("-C", detached, "checkout", "-q", "--detach")
+	for _, c := range []struct{ dir, name, want string }{
+		{clone, "HEAD", "develop"}, {clone, "develop", "develop"}, {clone, "refs/heads/develop", "develop"}, {clone, "origin", "develop"},
+		{clone, "origin/feature/a", "feature/a"}, {clone, "feature/a", ""}, {clone, "v1.0.0", ""}, {clone, v1, ""}, {clone, "HEAD^1", ""}, {clone, "", ""},
+		{clone, "../HEAD", ""}, {bare, "HEAD", "develop"}, {bare, "both", ""}, {bare, "origin", ""}, {detached, "HEAD", ""}, {detached, "origin", "develop"},
+	} {
+		if got := open(t, c.dir, Options{}).Branch(c.name); got != c.want {
+			t.Errorf("%s: %q is the branch %q, want %q", filepath.Base(c.dir), c.name, got, c.want)
+		}
+	}
+}
+
 func TestMergeBase(t *testing.T) {
 	w, top, merge, main, side, base := merged(t)
 	w.git("checkout", "-q", "--orphan", "elsewhere")

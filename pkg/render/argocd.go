@@ -175,7 +175,7 @@ func (r *Repository) isApplicationHere(s applicationSource) error {
 	case !r.urls[normalURL(s.url)]:
 		return fmt.Errorf("its source %s is another repository, or not known to be this one", s.url)
 	case !r.isRevision(s.revision):
-		return fmt.Errorf("its source is at another revision, %s", s.revision)
+		return otherRevision("source", "at another revision", s.revision)
 	case !filepath.IsLocal(filepath.FromSlash(cmp.Or(s.path, "."))):
 		return fmt.Errorf("its path %s %w", s.path, ErrRemote)
 	case s.hasPlugins:
@@ -184,10 +184,16 @@ func (r *Repository) isApplicationHere(s applicationSource) error {
 	return nil
 }
 
-// isRevision says whether what Argo CD follows may be the commit at hand: the default branch, or what most of the Applications follow.
+// isRevision says whether what Argo CD follows may be the commit at hand: what it is called, the default branch, or what most of the
+// Applications follow.
 func (r *Repository) isRevision(name string) bool {
 	name = strings.TrimPrefix(name, "refs/heads/")
-	return name == "" || name == "HEAD" || name == "main" || name == "master" || r.branches[name] || name == r.followedRevision
+	return slices.Contains(r.options.Revisions, name) || name == "" || name == "HEAD" || name == "main" || name == "master" || r.branches[name] || name == r.followedRevision
+}
+
+// otherRevision is the error of what is not of the commit at hand. The name is a stranger's, and in no command that one may copy.
+func otherRevision(of, is, revision string) error {
+	return fmt.Errorf("its %s is %s, %s (to check that one: --head)", of, is, revision)
 }
 
 // learnRevision takes for the branch at hand the one that most of the Applications of the repository follow, if none follows the default
@@ -429,7 +435,7 @@ func (r *Repository) valueFile(name string, s applicationSource, all []applicati
 				return "", fmt.Errorf("its values file %s is in %s and not in the repository", name, other.url)
 			}
 			if !r.isRevision(other.revision) {
-				return "", fmt.Errorf("its values file %s is at another revision, %s", name, other.revision)
+				return "", otherRevision("values file "+name, "at another revision", other.revision)
 			}
 			return path.Clean(rest), nil
 		}

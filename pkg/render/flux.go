@@ -118,11 +118,16 @@ func (r *Repository) isHere(o *owner, s source) error {
 		if !isBranch && name == "" {
 			name = text(w.Unstructured, "spec", "ref", "branch")
 		}
-		switch fixed := cmp.Or(text(w.Unstructured, "spec", "ref", "commit"), text(w.Unstructured, "spec", "ref", "tag")); {
-		case fixed != "" && text(w.Unstructured, "spec", "ref", "semver") == "":
+		fixed := cmp.Or(text(w.Unstructured, "spec", "ref", "commit"), text(w.Unstructured, "spec", "ref", "tag"))
+		if text(w.Unstructured, "spec", "ref", "semver") != "" {
+			fixed = ""
+		}
+		switch {
+		case slices.Contains(r.options.Revisions, cmp.Or(fixed, name)):
+		case fixed != "":
 			return fmt.Errorf("its %s stays at %s, whatever is merged", s, fixed)
 		case !r.isBranch(name):
-			return fmt.Errorf("its %s is another branch, %s", s, name)
+			return otherRevision(s.String(), "another branch", name)
 		}
 		return nil
 	}

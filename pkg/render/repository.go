@@ -29,6 +29,8 @@ type Options struct {
 	// URLs are where the repository is found: sources with one of them are the repository itself. The source of a cluster's own
 	// Kustomization, one in whose path it lies, always is.
 	URLs []string
+	// Revisions are what the commit is called, or the branch that it is on or for: sources that follow one of them have the commit.
+	Revisions []string
 	// KubeVersion is what charts are told; empty for a recent one.
 	KubeVersion string
 	// Blobs are those of other commits, too; nil for none.

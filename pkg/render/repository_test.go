@@ -96,6 +96,9 @@ func TestRepository(t *testing.T) {
 				if url, ok := strings.CutPrefix(line, "url: "); ok {
 					o.URLs = append(o.URLs, strings.TrimSpace(url))
 				}
+				if revision, ok := strings.CutPrefix(line, "revision: "); ok {
+					o.Revisions = append(o.Revisions, strings.TrimSpace(revision))
+				}
 			}
 			got := lines(repository(t, tree(t, files), o))
 			if os.Getenv("UPDATE") != "" {

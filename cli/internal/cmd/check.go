@@ -141,7 +141,7 @@ func (p *Program) check(ctx context.Context, path string, o checkOptions) error 
 			p.note("comparing with %s, as the job is of a request to merge into it", o.base)
 		}
 	}
-	request := checker.Request{Path: path, Head: o.head, Base: o.base, Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now(),
+	request := checker.Request{Path: path, Head: o.head, Base: o.base, Branch: branchOfJob(p.Getenv), Config: o.config, Baseline: o.baseline, Anew: o.write, Now: p.Now(),
 		Limits: checker.Limits{Time: o.timeout, Memory: o.memory.Value()}}
 	if o.timeout <= 0 || o.memory.Sign() <= 0 {
 		return fault.New(fault.Usage, "", "--timeout and --memory must be more than nothing")
@@ -248,6 +248,18 @@ func baseOfRequest(getenv func(string) string) string {
 	}
 	if commit := getenv("CI_MERGE_REQUEST_DIFF_BASE_SHA"); commit != "" && getenv("GITLAB_CI") == "true" {
 		return commit
+	}
+	return ""
+}
+
+// branchOfJob is the branch that a pull or merge request is for, else the one that was pushed, where the program runs in a job and what the
+// job is of need not be checked out as a branch.
+func branchOfJob(getenv func(string) string) string {
+	switch {
+	case getenv("GITHUB_ACTIONS") == "true" && getenv("GITHUB_REF_TYPE") == "branch":
+		return cmp.Or(getenv("GITHUB_BASE_REF"), getenv("GITHUB_REF_NAME"))
+	case getenv("GITLAB_CI") == "true":
+		return cmp.Or(getenv("CI_MERGE_REQUEST_TARGET_BRANCH_NAME"), getenv("CI_COMMIT_BRANCH"))
 	}
 	return ""
 }
