@@ -59,7 +59,8 @@ func (v *view) brings(claim string, w *workload) bool {
 		return true
 	}
 	return slices.ContainsFunc(v.operated, func(d operated) bool {
-		return d.GetNamespace() == namespace && strings.Contains(claim, d.GetName()) && v.together(d.Owner, w.Owner)
+		named := strings.HasPrefix(claim+"-", d.GetName()+"-") || d.by.Label != "" && strings.Contains(claim, d.GetName())
+		return d.GetNamespace() == namespace && named && v.together(d.Owner, w.Owner)
 	})
 }
 

@@ -11,13 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
+	"github.com/lockstep-dr/lockstep/pkg/object"
 )
 
 // operator makes the volumes of what it is asked for.
 type operator struct {
 	Name string
 	schema.GroupKind
-	// Label is what its claims and pods have, with the name of the object as the value.
+	// Label is what its claims and pods have, with the name of the object as the value; empty if that is not known.
 	Label string
 }
 
@@ -65,11 +66,35 @@ func operatedOf(o *desired.Object) (operated, bool) {
 			return operated{}, false
 		}
 	}
-	at := slices.IndexFunc(operators, func(by operator) bool { return by.GroupKind == gk })
-	if at < 0 {
-		return operated{}, false
+	if at := slices.IndexFunc(operators, func(by operator) bool { return by.GroupKind == gk }); at >= 0 {
+		return operated{o, operators[at]}, true
 	}
-	return operated{o, operators[at]}, true
+	if object.IsCustom(gk.Group) && !slices.Contains(knownGroups, gk.Group) && !slices.Contains(passing, gk.Group) && asksForStorage(o.Object["spec"]) {
+		return operated{o, operator{Name: "its operator", GroupKind: gk}}, true
+	}
+	return operated{}, false
+}
+
+// passing are the groups of operators whose volumes end with what they are made for, or that only speak of what others ask for.
+var passing = []string{"tekton.dev", "triggers.tekton.dev", "actions.github.com", "actions.summerwind.dev", "kyverno.io", "policies.kyverno.io",
+	"constraints.gatekeeper.sh", "templates.gatekeeper.sh", "mutations.gatekeeper.sh", "policy.open-cluster-management.io"}
+
+// asksForStorage says that a value has in it what a claim asks for, of a volume that does not end with its pod.
+func asksForStorage(value any) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		if requests, _ := v["requests"].(map[string]any); requests["storage"] != nil {
+			return true
+		}
+		for field, inner := range v {
+			if field != "ephemeral" && asksForStorage(inner) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, asksForStorage)
+	}
+	return false
 }
 
 // operated is an object of which an operator makes volumes.
@@ -83,7 +108,7 @@ type operated struct {
 func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
 	likely := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: d.GetNamespace(), Name: d.GetName(), Labels: map[string]string{d.by.Label: d.GetName()}}}
 	for _, p := range v.policiesBeside(d.GetNamespace(), d.Owner) {
-		if p.selector == nil || !p.selector.Takes(&likely) {
+		if p.selector == nil || d.by.Label != "" && !p.selector.Takes(&likely) {
 			continue
 		}
 		if suspended(p.Spec) {
@@ -95,13 +120,22 @@ func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
 		if p.Spec.Volumes.Selector == nil {
 			return Protected, "", p
 		}
+		if d.by.Label == "" {
+			return Unknown, fmt.Sprintf("it is not known whether the policy %s selects them, as Git does not show their labels", p.GetName()), p
+		}
 		return Unknown, fmt.Sprintf("the policy %s selects claims with the label %s=%s, as %s makes them; Git does not show them", p.GetName(), d.by.Label, d.GetName(), d.by.Name), p
+	}
+	if d.by.Label == "" {
+		return Unprotected, "no policy is in the namespace", nil
 	}
 	return Unprotected, fmt.Sprintf("no policy of the namespace selects claims with the label %s=%s", d.by.Label, d.GetName()), nil
 }
 
-// holdsStill says that a hook of the policy chooses the operator's pods.
+// holdsStill says that a hook of the policy chooses the operator's pods. Of what is not known to be a database nothing is asked.
 func (d operated) holdsStill(p *policy) bool {
+	if d.by.Label == "" {
+		return true
+	}
 	for _, hook := range p.Spec.Quiesce {
 		selector, err := metav1.LabelSelectorAsSelector(&hook.Selector)
 		if err == nil && selector.Matches(labels.Set{d.by.Label: d.GetName()}) {

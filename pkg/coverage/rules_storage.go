@@ -115,8 +115,11 @@ func operatorDatabase(s *scope) {
 		answer, why, p := s.head.operatedProtection(d)
 		fix := fmt.Sprintf("write a policy whose selector is %s: %s, with a hook in spec.quiesce for the same label; or save it as %s does, and say so with %s",
 			d.by.Label, d.GetName(), d.by.Name, AnnotationIgnore)
+		if d.by.Label == "" {
+			fix = "put a policy without a selector into the namespace; or save them as the operator does, and say so with " + AnnotationIgnore
+		}
 		switch {
-		case p == nil:
+		case p == nil || d.by.Label == "" && answer != Protected:
 			s.find(d.Object, fmt.Sprintf("%s makes the volumes of %s %s, and %s", d.by.Name, d.GetKind(), d.GetName(), why), fix)
 		case !d.holdsStill(p):
 			if answer == Protected {

@@ -46,6 +46,8 @@ func TestRules(t *testing.T) {
 		"a claim of elsewhere, and labels":       {"LS001", join(webOf("data"), protect("volumes: {selector: {matchLabels: {app: web}}}")), "error"},
 		"a claim of a template":                  {"LS001", join(webOf("data-db-0"), statefulset("shop", "db", "data"), protect("volumes: {selector: {matchLabels: {app: db}}}")), ""},
 		"a claim of an operator":                 {"LS001", join(webOf("orders-1"), cnpg), ""},
+		"a claim of an unknown operator":         {"LS001", join(webOf("a-pvc"), grafana), ""},
+		"a claim of another than the operator":   {"LS001", join(webOf("data"), grafana), "error"},
 		"a claim whose name is a variable":       {"LS001", webOf(`"${CLAIM}"`), ""},
 		"a suspended policy":                     {"LS001", join(pvc("shop", "data"), protect("schedule: 0 * * * *", "suspend: true")), "error"},
 		"a suspended policy, and another":        {"LS001", join(pvc("shop", "data"), protect("suspend: true"), strings.Replace(protect(), "name: shop", "name: more", 1)), ""},
@@ -105,17 +107,22 @@ func TestRules(t *testing.T) {
 		"a client that stays":            {"LS202", podOf("Deployment", "c", container("postgres:16", ", command: [sleep, infinity]")+"}"), ""},
 		"a name like a database's":       {"LS202", podOf("Deployment", "c", container("acme/mongo-express:1", "")+"}"), ""},
 
-		"an agent of nodes":              {"LS203", podOf("DaemonSet", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
-		"a path that is read":            {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x, readOnly: true}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
-		"a socket":                       {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv/s, type: Socket}}]}"), ""},
-		"a path like a system's":         {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /development}}]}"), "warning"},
-		"a volume in a directory":        {"LS203", "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {hostPath: {path: /srv}}\n", "warning"},
-		"an operator of object storage":  {"LS204", "apiVersion: minio.min.io/v2\nkind: Tenant\nmetadata: {namespace: shop, name: a}\nspec: {pools: [{servers: 4}]}\n", "warning"},
-		"an operator without a hook":     {"LS204", join(cnpg, protect()), "warning"},
-		"a Prometheus with volumes":      {"LS204", prometheus("{storage: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 10Gi}}}}}}"), "warning"},
-		"a Prometheus with an emptyDir":  {"LS204", prometheus("{storage: {emptyDir: {medium: Memory}}}"), ""},
-		"a Prometheus that says nothing": {"LS204", prometheus("{replicas: 2}"), ""},
-		"another kind of its name":       {"LS204", "apiVersion: cluster.x-k8s.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: a}\n", ""},
+		"an agent of nodes":                    {"LS203", podOf("DaemonSet", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
+		"a path that is read":                  {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x, readOnly: true}]")+", volumes: [{name: t, hostPath: {path: /srv}}]}"), ""},
+		"a socket":                             {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /srv/s, type: Socket}}]}"), ""},
+		"a path like a system's":               {"LS203", podOf("Deployment", "a", container("a", ", volumeMounts: [{name: t, mountPath: /x}]")+", volumes: [{name: t, hostPath: {path: /development}}]}"), "warning"},
+		"a volume in a directory":              {"LS203", "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {hostPath: {path: /srv}}\n", "warning"},
+		"an operator of object storage":        {"LS204", "apiVersion: minio.min.io/v2\nkind: Tenant\nmetadata: {namespace: shop, name: a}\nspec: {pools: [{servers: 4}]}\n", "warning"},
+		"an operator without a hook":           {"LS204", join(cnpg, protect()), "warning"},
+		"a Prometheus with volumes":            {"LS204", prometheus("{storage: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 10Gi}}}}}}"), "warning"},
+		"a Prometheus with an emptyDir":        {"LS204", prometheus("{storage: {emptyDir: {medium: Memory}}}"), ""},
+		"a Prometheus that says nothing":       {"LS204", prometheus("{replicas: 2}"), ""},
+		"a Grafana with a claim":               {"LS204", grafana, "warning"},
+		"a Grafana with a claim, and a policy": {"LS204", join(grafana, protect()), ""},
+		"a Grafana with a claim, and labels":   {"LS204", join(grafana, protect("volumes: {selector: {matchLabels: {app: web}}}")), "warning"},
+		"a Grafana without a claim":            {"LS204", "apiVersion: grafana.integreatly.org/v1beta1\nkind: Grafana\nmetadata: {namespace: shop, name: a}\nspec: {config: {}}\n", ""},
+		"a runner with a work directory":       {"LS204", "apiVersion: example.org/v1\nkind: Runner\nmetadata: {namespace: shop, name: a}\nspec: {volumes: [{name: work, ephemeral: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 1Gi}}}}}}]}\n", ""},
+		"another kind of its name":             {"LS204", "apiVersion: cluster.x-k8s.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: a}\n", ""},
 
 		"a digest without tag":             {"LS301", podOf("Deployment", "a", container("a@sha256:00", "")+"}"), ""},
 		"a port that looks like a tag":     {"LS301", podOf("Deployment", "a", container("reg:5000/a", "")+"}"), "warning"},
@@ -373,6 +380,9 @@ func TestMajor(t *testing.T) {
 		}
 	}
 }
+
+// grafana is of an operator that is not among those that are known.
+const grafana = "apiVersion: grafana.integreatly.org/v1beta1\nkind: Grafana\nmetadata: {namespace: shop, name: a}\nspec: {persistentVolumeClaim: {spec: {resources: {requests: {storage: 10Gi}}}}}\n"
 
 func prometheus(spec string) string {
 	return "apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\nmetadata: {namespace: shop, name: app}\nspec: " + spec + "\n"
