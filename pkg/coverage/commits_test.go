@@ -150,6 +150,9 @@ var (
 	staging = edit{"base:clusters/staging/flux-system/sync.yaml", "", strings.ReplaceAll(monorepo()["clusters/prod/flux-system/sync.yaml"], "/prod", "/staging")}
 )
 
+// orders is a database of which an operator makes the volumes.
+const orders = "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: orders}\nspec: {instances: 3}\n"
+
 func storage(cluster, policy string) edit {
 	return edit{"base:storage/" + cluster + "/class.yaml", "", "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: kept}, provisioner: csi.example.com, reclaimPolicy: " + policy + "}\n"}
 }
@@ -164,6 +167,11 @@ func TestCommits(t *testing.T) {
 		"nothing": {[]edit{{"README.md", "", "hello"}}, ""},
 		"a claim leaves": {[]edit{{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}},
 			"LS101: deleted shop/files 40Gi"},
+		"an operator's database leaves": {[]edit{{"base:clusters/prod/orders.yaml", "", orders}, {"clusters/prod/orders.yaml", "whole", ""}},
+			"LS101: may-be-deleted shop/volumes that CloudNativePG makes for Cluster orders "},
+		"an operator's database leaves that is kept": {[]edit{{"base:clusters/prod/orders.yaml", "", strings.Replace(orders, "name: orders", "name: orders, annotations: {kustomize.toolkit.fluxcd.io/prune: disabled}", 1)}, {"clusters/prod/orders.yaml", "whole", ""}},
+			""},
+		"an operator's database moves": {[]edit{{"base:clusters/prod/orders.yaml", "", orders}, {"clusters/prod/orders.yaml", "whole", ""}, {"clusters/prod/database.yaml", "", orders}}, ""},
 		"a claim leaves what does not prune": {[]edit{{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}, {"clusters/prod/shop.yaml", "prune: true", "prune: false"}},
 			"left-behind shop/files 40Gi"},
 		"an application leaves": {[]edit{{"clusters/prod/shop.yaml", "whole", ""}},

@@ -41,7 +41,7 @@ func (s *scope) foresee() []fate {
 
 func (s *scope) fateOf(w *volume, fresh heirs) fate {
 	f := fate{before: w, after: s.sameVolume(w)}
-	ending := s.endOfNamespace(w)
+	ending := s.endOfNamespace(w.claim.Namespace, w.Owner)
 	if ending.effect == "" {
 		ending = s.endOfVolume(w)
 	}
@@ -83,10 +83,11 @@ type ending struct {
 	retention bool
 }
 
-func (s *scope) endOfNamespace(w *volume) ending {
-	key := object.Key{Kind: object.Namespace.Kind, Name: w.claim.Namespace}
+// endOfNamespace is that of the namespace of what an owner deploys there.
+func (s *scope) endOfNamespace(namespace, owner string) ending {
+	key := object.Key{Kind: object.Namespace.Kind, Name: namespace}
 	for _, ns := range s.base.byKey[key] {
-		if !s.base.together(ns.Owner, w.Owner) {
+		if !s.base.together(ns.Owner, owner) {
 			continue
 		}
 		if e := s.end(ns); e.effect == Deleted || e.effect == MayBeDeleted {

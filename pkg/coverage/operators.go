@@ -103,6 +103,11 @@ type operated struct {
 	by operator
 }
 
+// volumes are those that the operator makes, in words.
+func (d operated) volumes() string {
+	return fmt.Sprintf("volumes that %s makes for %s %s", d.by.Name, d.GetKind(), d.GetName())
+}
+
 // operatedProtection says of the volumes that an operator makes what is known: their labels are the operator's, so that a policy
 // without a selector takes them for certain, and one with a selector of the operator's label as far as the operator keeps to it.
 func (v *view) operatedProtection(d operated) (Answer, string, *policy) {

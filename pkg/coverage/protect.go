@@ -211,7 +211,7 @@ func (s *scope) rows() []Row {
 	}
 	for _, d := range s.head.operated {
 		answer, why, best := s.head.operatedProtection(d)
-		row := Row{Application: d.Owner, Namespace: d.GetNamespace(), Volume: fmt.Sprintf("volumes that %s makes for %s %s", d.by.Name, d.GetKind(), d.GetName()),
+		row := Row{Application: d.Owner, Namespace: d.GetNamespace(), Volume: d.volumes(),
 			Answer: answer, Why: why, Origin: d.Origin, OnRequest: answer == Protected && !automatic(best.Spec)}
 		rows = append(rows, s.describe(row, best))
 	}

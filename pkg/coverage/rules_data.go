@@ -22,6 +22,33 @@ const saveFirst = "take a restore point first, and "
 func claimPruned(s *scope) {
 	s.fated("keep the claim in Git, or annotate it so that it is kept (kustomize.toolkit.fluxcd.io/prune: disabled, " +
 		"argocd.argoproj.io/sync-options: Prune=false, helm.sh/resource-policy: keep) in a commit before this one; if the data may go, say so with " + AnnotationIgnore)
+	for _, d := range s.base.operated {
+		s.operatedPruned(d)
+	}
+}
+
+// operatedPruned finds what goes of which an operator makes volumes: most delete them with it, and Git does not show whether this one does.
+func (s *scope) operatedPruned(d operated) {
+	e := s.endOfNamespace(d.GetNamespace(), d.Owner)
+	if e.effect == "" {
+		e = s.end(d.Object)
+		if e.effect == Deleted {
+			e.effect = MayBeDeleted
+		}
+	}
+	if e.effect == "" {
+		return
+	}
+	answer, _, _ := s.base.operatedProtection(d)
+	if e.effect != LeftBehind {
+		done := "are deleted"
+		if e.effect == MayBeDeleted {
+			done = "may be deleted"
+		}
+		found := s.find(d.Object, fmt.Sprintf("the %s %s: %s", d.volumes(), done, e.why), "keep it in Git, or annotate it so that it is kept, in a commit before this one; if the data may go, say so with "+AnnotationIgnore)
+		found.Severity, found.Gone = cmp.Or(e.severity, found.Severity), true
+		s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: d.GetNamespace(), Volume: d.volumes(), Effect: e.effect, Why: e.why, Protected: answer})
+	}
 }
 
 func claimRenamed(s *scope) {

@@ -80,7 +80,7 @@ func (p *page) impact(d *Document) {
 	p.section("### What merging this does to data\n\n", "\n", len(d.Impact), func(i int) string {
 		at := d.Impact[i]
 		verb, rest := effect(at.Effect)
-		return fmt.Sprintf("- **Merging this will %s claim %s%s**%s. %s %s\n", verb, Code(claim(at.Namespace, at.Volume)), md(sized(at.Size)), rest,
+		return fmt.Sprintf("- **Merging this will %s %s%s**%s. %s %s\n", verb, affected(at, Code), md(sized(at.Size)), rest,
 			md(sentence(at.Why)), sentence(protection(at)))
 	})
 }

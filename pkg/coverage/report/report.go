@@ -306,6 +306,14 @@ func name(o coverage.Object) string {
 	return o.Kind + " " + o.Namespace + "/" + o.Name
 }
 
+// affected is what a change does something to, with its name marked: a claim, or the volumes that an operator makes.
+func affected(i coverage.Impact, mark func(string) string) string {
+	if !strings.HasPrefix(i.Volume, "volumes that ") {
+		return "claim " + mark(claim(i.Namespace, i.Volume))
+	}
+	return "the " + mark(i.Volume) + " in " + mark(i.Namespace)
+}
+
 func claim(namespace, volume string) string {
 	if namespace == "" {
 		return volume

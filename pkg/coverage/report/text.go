@@ -155,7 +155,7 @@ func (t *text) impact(d *Document) {
 	t.printf("%s\n", t.paint("1", "What merging this does to data"))
 	for _, i := range d.Impact {
 		verb, rest := effect(i.Effect)
-		t.printf("  will %s claim %s%s%s (%s)\n      %s\n", verb, plain(claim(i.Namespace, i.Volume)), plain(sized(i.Size)), rest, protection(i), plain(i.Why))
+		t.printf("  will %s %s%s%s (%s)\n      %s\n", verb, plain(affected(i, func(s string) string { return s })), plain(sized(i.Size)), rest, protection(i), plain(i.Why))
 	}
 	t.printf("\n")
 }
