@@ -406,23 +406,44 @@ func deployedFrom(s *desired.State, id string) string {
 type comparison struct {
 	// base is nil if there is none.
 	head, base *render.Repository
-	// before is what is found in base by itself, if something is found in head.
+	// before is what is found in base by itself.
 	before coverage.Report
 }
 
 func begin(ctx context.Context, head, base render.Commit, o render.Options) (*comparison, error) {
 	c := &comparison{}
-	var err error
-	if c.head, err = render.Discover(ctx, head, o); err != nil {
-		return nil, fmt.Errorf("reading what is deployed: %w", err)
-	}
-	if base.Root == "" {
-		return c, nil
-	}
-	if c.base, err = render.Discover(ctx, base, o); err != nil {
-		return nil, fmt.Errorf("reading what the commit to compare with deploys: %w", err)
+	var err, baseErr error
+	together(func() {
+		if c.head, err = render.Discover(ctx, head, o); err != nil {
+			err = fmt.Errorf("reading what is deployed: %w", err)
+		}
+	}, func() {
+		if base.Root == "" {
+			return
+		}
+		if c.base, baseErr = render.Discover(ctx, base, o); baseErr != nil {
+			baseErr = fmt.Errorf("reading what the commit to compare with deploys: %w", baseErr)
+		}
+	})
+	if err = cmp.Or(err, baseErr); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// together runs both at the same time, and panics where one of them does.
+func together(one, other func()) {
+	ended := make(chan any)
+	go func() {
+		defer func() { ended <- recover() }()
+		other()
+	}()
+	defer func() {
+		if p := <-ended; p != nil {
+			panic(p)
+		}
+	}()
+	one()
 }
 
 // judge renders what is not the same in both commits, and of the rest what the rules ask for, until they ask for no more: of head, and,
@@ -443,10 +464,13 @@ func (c *comparison) judge(ctx context.Context, in, before *coverage.Input, d *r
 			}
 			before.Head = in.Base
 		}
-		d.Report = coverage.Check(*in)
+		together(func() { d.Report = coverage.Check(*in) }, func() {
+			if c.base != nil {
+				c.before = coverage.Check(*before)
+			}
+		})
 		wanted := d.Wanted
-		if c.base != nil && len(d.Findings) > 0 {
-			c.before = coverage.Check(*before)
+		if len(d.Findings) > 0 {
 			wanted = slices.Concat(wanted, c.before.Wanted)
 		}
 		more := false

@@ -191,17 +191,24 @@ func newView(s *desired.State) *view {
 			v.skipped = append(v.skipped, v.owners[id])
 		}
 	}
+	type keyed struct {
+		object.Key
+		*desired.Object
+	}
+	var all []keyed
 	for i := range s.Objects {
 		if s.Objects[i].Unstructured != nil {
-			v.objects = append(v.objects, v.placed(&s.Objects[i]))
+			o := v.placed(&s.Objects[i])
+			all = append(all, keyed{object.KeyOf(o.Unstructured), o})
 		}
 	}
 	// The order of a State must not matter to what is found.
-	slices.SortStableFunc(v.objects, func(a, b *desired.Object) int {
-		return cmp.Or(object.KeyOf(a.Unstructured).Compare(object.KeyOf(b.Unstructured)), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	slices.SortStableFunc(all, func(a, b keyed) int {
+		return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
-	for _, o := range v.objects {
-		key := object.KeyOf(o.Unstructured)
+	for _, k := range all {
+		key, o := k.Key, k.Object
+		v.objects = append(v.objects, o)
 		v.byKey[key] = append(v.byKey[key], o)
 		v.byKind[key.GroupKind()] = append(v.byKind[key.GroupKind()], o)
 		if d, ok := operatedOf(o); ok {

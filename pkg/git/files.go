@@ -14,6 +14,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
@@ -112,20 +113,22 @@ func (f *Files) Read(name string, most int64) ([]byte, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	f.writer.repo.reading.Lock()
-	defer f.writer.repo.reading.Unlock()
-	blob, err := object.GetBlob(f.writer.repo.store, plumbing.NewHash(hash))
-	if err != nil {
-		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
-	}
-	in, err := blob.Reader()
-	if err != nil {
-		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
-	}
-	defer in.Close()
 	var data bytes.Buffer
-	data.Grow(int(max(0, min(blob.Size, most))) + bytes.MinRead)
-	if _, err = data.ReadFrom(io.LimitReader(in, most)); err != nil {
+	err := f.writer.repo.store.beside(func(store *filesystem.Storage) error {
+		blob, err := object.GetBlob(store, plumbing.NewHash(hash))
+		if err != nil {
+			return err
+		}
+		in, err := blob.Reader()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		data.Grow(int(max(0, min(blob.Size, most))) + bytes.MinRead)
+		_, err = data.ReadFrom(io.LimitReader(in, most))
+		return err
+	})
+	if err != nil {
 		return nil, f.explain(fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err))
 	}
 	return data.Bytes(), nil

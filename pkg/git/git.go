@@ -91,7 +91,7 @@ type Options struct {
 // Repository is an open repository. It is not safe for concurrent use.
 type Repository struct {
 	url      string
-	store    *filesystem.Storage
+	store    *storage
 	reading  sync.Mutex // of the files of several commits at once
 	remote   *remote    // nil for a local repository
 	workTree string
@@ -159,7 +159,7 @@ func (r *Repository) openLocal(dir string) error {
 	if !ok {
 		return fmt.Errorf("opening %q: %w: not on a filesystem", dir, ErrUnreachable)
 	}
-	r.store = filesystem.NewStorageWithOptions(store.Filesystem(), cache.NewObjectLRUDefault(), filesystem.Options{
+	r.store = newStorage(store.Filesystem(), cache.DefaultMaxSize, filesystem.Options{
 		MaxOpenDescriptors: maxPacks, AlternatesFS: osfs.New("/"), // by absolute paths, as git clone --shared notes them
 	})
 	_, err = store.Filesystem().Stat("objects/info/alternates")

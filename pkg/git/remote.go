@@ -256,10 +256,10 @@ func (r *Repository) connection() *git.Remote {
 	return git.NewRemote(r.store, &config.RemoteConfig{Name: "origin", URLs: []string{r.remote.url}})
 }
 
-func (r *Repository) newStore(name string) *filesystem.Storage {
+func (r *Repository) newStore(name string) *storage {
 	fs := &limitedFS{Filesystem: osfs.New(filepath.Join(r.remote.dir, name)), left: new(atomic.Int64)}
 	fs.left.Store(r.limits.fetch)
-	return filesystem.NewStorageWithOptions(fs, cache.NewObjectLRU(cacheSize), filesystem.Options{
+	return newStorage(fs, cacheSize, filesystem.Options{
 		LargeObjectThreshold: largeObject,
 	})
 }

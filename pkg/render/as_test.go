@@ -279,3 +279,53 @@ func TestBuildFlat(t *testing.T) {
 		}
 	}
 }
+
+// What Flux's generator makes of a kustomization is made without it, or left to it.
+func TestSettled(t *testing.T) {
+	const file = "kustomization.yaml"
+	for name, c := range map[string]struct {
+		kustomization, spec string
+		left                bool
+	}{
+		"plain":                {"resources: [a.yaml]\n", "  path: shop\n", false},
+		"a namespace":          {"resources: [a.yaml]\n", "  targetNamespace: shop\n", false},
+		"another namespace":    {"namespace: blog\nresources: [a.yaml]\n", "  targetNamespace: shop\n", false},
+		"all that one says":    {"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nmetadata: {name: x}\nnamePrefix: a-\nlabels: [{pairs: {a: b}}]\nimages: [{name: a, newTag: \"1\"}]\nresources: [a.yaml, ../b]\nconfigMapGenerator: [{name: c, literals: [d=e]}]\npatches: [{path: p.yaml}]\n", "  targetNamespace: shop\n", false},
+		"a component":          {"apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [a.yaml]\n", "  path: shop\n", false},
+		"fields unknown to it": {"resources: [a.yaml]\nnone: such\nRESOURCES: [b.yaml]\n", "  path: shop\n", false},
+		"what is filled in":    {"resources: [a.yaml]\n", "  postBuild: {substitute: {a: b}}\n  commonMetadata: {labels: {a: b}}\n", false},
+		"the empty namespace":  {"namespace: blog\nresources: [a.yaml]\n", "  targetNamespace: \"\"\n", false},
+		"no resources":         {"namespace: shop\n", "  path: shop\n", true},
+		"patches":              {"resources: [a.yaml]\n", "  patches: [{patch: \"{}\"}]\n", true},
+		"components":           {"resources: [a.yaml]\n", "  components: [../c]\n", true},
+		"no YAML":              {"resources: [a.yaml\n", "  path: shop\n", true},
+		"no kustomization":     {"- a.yaml\n", "  path: shop\n", true},
+		"no namespace":         {"resources: [a.yaml]\n", "  targetNamespace: [shop]\n", true},
+	} {
+		root := tree(t, map[string]string{"shop/" + file: c.kustomization, "shop/a.yaml": "{}\n"})
+		fs, dir, err := open(t.Context(), root, "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		engine := kustomization(t, c.spec)
+		data, at, err := fs.settled(dir, As{Kustomization: engine})
+		if err != nil || (data == nil) != c.left {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+		if data == nil {
+			continue
+		}
+		want, wantAt, _, err := kustomize.NewGenerator(fs.root, *engine).GenerateManifest(dir)
+		if err != nil || at != wantAt || !bytes.Equal(data, want) {
+			t.Errorf("%s: in %s\n%s\nand Flux's in %s, %v\n%s", name, at, data, wantAt, err, want)
+		}
+	}
+	root := tree(t, map[string]string{"shop/" + file: "resources: [a.yaml]\n", "shop/kustomization.yml": "resources: [a.yaml]\n"})
+	fs, dir, err := open(t.Context(), root, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, _, err := fs.settled(dir, As{Kustomization: kustomization(t, "  path: shop\n")}); data != nil || err != nil {
+		t.Errorf("of two: %q, %v", data, err)
+	}
+}

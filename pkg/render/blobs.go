@@ -56,19 +56,27 @@ func (b *Blobs) hashFile(name string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// known gives what is known of a content, and finds it if nobody has. It must not be changed. Errors are not kept.
+// finding is under way, or over.
+type finding[T any] struct{ result func() (T, error) }
+
+// known gives what is known of a content, and finds it if nobody has, or waits for who does. It must not be changed. Errors are not kept.
 func known[T any](b *Blobs, what, content string, find func() (T, error)) (T, error) {
 	of, ok := b.known.Load(what)
 	if !ok {
 		of, _ = b.known.LoadOrStore(what, new(sync.Map))
 	}
 	contents := of.(*sync.Map)
-	if found, ok := contents.Load(content); ok {
-		return found.(T), nil
+	begun, others := contents.Load(content)
+	if !others {
+		begun, others = contents.LoadOrStore(content, &finding[T]{sync.OnceValues(find)})
 	}
-	found, err := find()
+	found, err := begun.(*finding[T]).result()
 	if err == nil {
-		contents.Store(content, found)
+		return found, nil
+	}
+	contents.CompareAndDelete(content, begun)
+	if others {
+		return find() // what they failed at may be theirs
 	}
 	return found, err
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	securefs "github.com/fluxcd/pkg/kustomize/filesys"
-	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
@@ -77,7 +76,7 @@ func (fs *guardedFS) ReadFile(file string) ([]byte, error) {
 			fs.refused = &Error{File: fs.name(file), Err: outside}
 		}
 		return nil, err
-	case slices.Contains(konfig.RecognizedKustomizationFileNames(), filepath.Base(file)):
+	case isKustomization(filepath.ToSlash(file)):
 		if fs.lenient != nil {
 			if data, err = fs.withoutRemote(file, data); err != nil {
 				break

@@ -177,7 +177,7 @@ func (x *index) note(name string) {
 	x.entries[name] = false
 	x.names = append(x.names, name)
 	switch base := path.Base(name); {
-	case slices.Contains(konfig.RecognizedKustomizationFileNames(), base):
+	case isKustomization(name):
 		dir := path.Dir(name)
 		x.kustomizationOf[dir] = append(x.kustomizationOf[dir], name)
 	case base == ".sourceignore":
@@ -198,6 +198,11 @@ func (x *index) in(dir string) []string {
 	from, _ := slices.BinarySearch(x.names, dir+"/")
 	to, _ := slices.BinarySearch(x.names, dir+"0") // what follows the slash
 	return x.names[from:to]
+}
+
+// isKustomization says whether a file is one by its name.
+func isKustomization(name string) bool {
+	return slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
 }
 
 // isText says whether a file may be a manifest, or a template of one.
@@ -264,6 +269,18 @@ func (x *index) read(fs *guardedFS, name string) (c content) {
 		return about{slices.ContainsFunc(engines, func(word []byte) bool { return bytes.Contains(data, word) }), absent(data)}, err
 	})
 	c.mentions, c.absent, c.err = is.mentions, is.absent, err
+	if err == nil && isKustomization(name) { // who follows it says what is wrong with it
+		_, _ = known(x.blobs, "references", c.hash, func() (followed, error) {
+			data, err := read()
+			if err == nil {
+				err = checkAliases(data, fs.bounds.nodes)
+			}
+			if err != nil {
+				return followed{}, err
+			}
+			return follow(data), nil
+		})
+	}
 	if err != nil || !c.mentions || x.inChart(name) || path.Ext(name) == ".tpl" {
 		return c
 	}

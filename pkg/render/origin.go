@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"maps"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -214,7 +213,7 @@ func (fs *guardedFS) at(o origin) desired.Origin {
 	if err != nil {
 		return found
 	}
-	if slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(o.file)) { // a generator makes it
+	if isKustomization(o.file) { // a generator makes it
 		unhashed := o.name[:max(0, strings.LastIndex(o.name, "-"))]
 		found.Line = cmp.Or(lineOf(data, "name: "+o.name), lineOf(data, "name: "+unhashed), lineOf(data, "Generator:"))
 		return found

@@ -14,7 +14,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 
@@ -75,10 +74,7 @@ func (r *Repository) plainFiles(as As, sight *sight) (files []string, namespace 
 	}
 	if as.Kustomization != nil {
 		spec, _, _ := unstructured.NestedMap(as.Kustomization.Object, "spec")
-		for _, field := range []string{
-			"namePrefix", "nameSuffix", "patches", "patchesStrategicMerge", "patchesJson6902", "images", "components",
-			"commonMetadata", "postBuild", "buildMetadata",
-		} {
+		for _, field := range slices.Concat(transforming, []string{"commonMetadata", "postBuild"}) {
 			if _, ok := spec[field]; ok {
 				return nil, "", false
 			}
@@ -126,7 +122,7 @@ func (r *Repository) resourceFiles(dir string, k followed, entries map[string]bo
 		file := path.Join(dir, ref)
 		isDir, there := entries[file]
 		if !there || isDir || strings.TrimPrefix(ref, "./") != path.Clean(ref) || strings.HasPrefix(ref, "/") || strings.HasPrefix(ref, "..") ||
-			slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(ref)) {
+			isKustomization(ref) {
 			return nil, false
 		}
 		files = append(files, file)

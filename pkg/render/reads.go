@@ -98,24 +98,33 @@ func (r *Repository) namespaceOf(dir string) string {
 
 func (r *Repository) followed(file string) followed {
 	found, _ := known(r.blobs, "references", r.content(file), func() (followed, error) {
-		var found followed
-		var k types.Kustomization
-		if data, err := r.small(file); err == nil && k.Unmarshal(data) == nil {
-			k.FixKustomization()
-			// What comes after it could change it again; variables are filled in later.
-			if found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0; found.sure &&
-				len(k.Replacements)+len(k.PatchesJson6902)+len(k.Vars) == 0 && !strings.Contains(k.Namespace, "$") { //nolint:staticcheck // still followed
-				found.namespace = k.Namespace
-			}
-			for _, ref := range references(&k) {
-				if ref != "" && len(ref) < 4096 && !isRemote(ref) {
-					found.refs = append(found.refs, ref)
-				}
-			}
-			found.plain = isPlain(&k) && len(found.refs) == len(k.Resources)
+		data, err := r.small(file)
+		if err != nil {
+			return followed{}, nil
 		}
-		return found, nil
+		return follow(data), nil
 	})
+	return found
+}
+
+// follow reads a kustomization.
+func follow(data []byte) (found followed) {
+	var k types.Kustomization
+	if k.Unmarshal(data) != nil {
+		return found
+	}
+	k.FixKustomization()
+	// What comes after it could change it again; variables are filled in later.
+	if found.sure = len(k.Generators)+len(k.Transformers)+len(k.Validators) == 0; found.sure &&
+		len(k.Replacements)+len(k.PatchesJson6902)+len(k.Vars) == 0 && !strings.Contains(k.Namespace, "$") { //nolint:staticcheck // still followed
+		found.namespace = k.Namespace
+	}
+	for _, ref := range references(&k) {
+		if ref != "" && len(ref) < 4096 && !isRemote(ref) {
+			found.refs = append(found.refs, ref)
+		}
+	}
+	found.plain = isPlain(&k) && len(found.refs) == len(k.Resources)
 	return found
 }
 

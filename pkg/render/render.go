@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/openapi"
 	"sigs.k8s.io/kustomize/kyaml/openapi/kubernetesapi"
 	"sigs.k8s.io/kustomize/kyaml/yaml"
+	yamls "sigs.k8s.io/yaml"
 )
 
 var (
@@ -195,52 +196,19 @@ func (fs *guardedFS) directory(path string) (string, error) {
 	return dir.String(), nil
 }
 
-// generate adds a kustomization of all manifests in dir if it has none, and to the one there is what an engine's own adds. Files that
-// Flux leaves out of its artifacts, and those that a .sourceignore in dir names, are no manifests.
+// generate adds a kustomization of all manifests in dir if it has none, and to the one there is what an engine's own adds.
 func (fs *guardedFS) generate(dir string, as As) error {
 	there := slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool { return fs.Exists(filepath.Join(dir, name)) })
-	if there && as.Kustomization == nil && as.change == nil && !fs.tracked {
-		return nil
-	}
-	if err := fs.bringFor(dir, there); err != nil {
-		return err
-	}
-	if !there {
-		if err := fs.boundAll(dir, as.Flat); err != nil {
-			return err
-		}
-	}
-	var engine unstructured.Unstructured
-	if as.Kustomization != nil {
-		engine = *as.Kustomization
-	}
-	if components, _, _ := unstructured.NestedStringSlice(engine.Object, "spec", "components"); fs.files != nil {
-		for _, c := range components { // the generator looks whether they are there
-			if inside := fs.index.in(fs.name(filepath.Join(dir, c))); len(inside) > 0 {
-				if err := fs.files.Bring(inside[0]); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	generator := kustomize.NewGenerator(fs.root, engine)
 	if there && as.Kustomization == nil {
+		if as.change == nil && !fs.tracked {
+			return nil
+		}
 		return fs.wantOrigins(dir, as)
 	}
-	if !there {
-		hidden, ignore := "", []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}
-		if as.Flat {
-			ignore = append(ignore, "/*/")
-		}
-		if fs.sight != nil {
-			if fs.hasKustomization(dir) {
-				return errors.New("its kustomization is a link, or a .sourceignore or the source leaves it out: Flux does not have it")
-			}
-			hidden = "\n" + strings.Join(fs.sight.patternsFor(fs.name(dir)), "\n")
-		}
-		generator = kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(strings.Join(ignore, ","), ",", "\n")+hidden, engine)
+	data, file, err := fs.settled(dir, as)
+	if data == nil && err == nil {
+		data, file, err = fs.fromGenerator(dir, there, as)
 	}
-	data, file, _, err := generator.GenerateManifest(dir)
 	if err != nil {
 		return err
 	}
@@ -256,6 +224,85 @@ func (fs *guardedFS) generate(dir string, as As) error {
 	}
 	fs.generated, fs.content = file, data
 	return fs.checkKustomization(file, data)
+}
+
+// transforming are the fields by which Flux's Kustomizations add to that of a directory, save the namespace.
+var transforming = []string{"namePrefix", "nameSuffix", "patches", "patchesStrategicMerge", "patchesJson6902", "images", "components", "buildMetadata"}
+
+// settled is what Flux's generator makes of the one kustomization of a directory to which its own adds at most a namespace; nil leaves it
+// to the generator, which reads disks, and these more slowly than kustomize builds.
+func (fs *guardedFS) settled(dir string, as As) (data []byte, file string, err error) {
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		if name = filepath.Join(dir, name); fs.Exists(name) && !fs.IsDir(name) {
+			if file != "" {
+				return nil, "", nil
+			}
+			file = name
+		}
+	}
+	if file == "" || as.Kustomization == nil {
+		return nil, "", nil
+	}
+	spec, _ := as.Kustomization.Object["spec"].(map[string]any)
+	if slices.ContainsFunc(transforming, func(field string) bool { _, adds := spec[field]; return adds }) {
+		return nil, "", nil
+	}
+	if data, err = fs.read(file); err != nil {
+		return nil, "", err
+	}
+	k := types.Kustomization{TypeMeta: types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind}}
+	if err := yamls.Unmarshal(data, &k); err != nil || len(k.Resources) == 0 {
+		return nil, "", nil
+	}
+	if target, ok := spec["targetNamespace"]; ok {
+		if k.Namespace, ok = target.(string); !ok {
+			return nil, "", nil
+		}
+	}
+	data, err = yamls.Marshal(k)
+	return data, file, err
+}
+
+// fromGenerator is what Flux's generator makes. Files that Flux leaves out of its artifacts, and those that a .sourceignore in dir names, are
+// no manifests.
+func (fs *guardedFS) fromGenerator(dir string, there bool, as As) (data []byte, file string, err error) {
+	if err := fs.bringFor(dir, there); err != nil {
+		return nil, "", err
+	}
+	if !there {
+		if err := fs.boundAll(dir, as.Flat); err != nil {
+			return nil, "", err
+		}
+	}
+	var engine unstructured.Unstructured
+	if as.Kustomization != nil {
+		engine = *as.Kustomization
+	}
+	if components, _, _ := unstructured.NestedStringSlice(engine.Object, "spec", "components"); fs.files != nil {
+		for _, c := range components { // the generator looks whether they are there
+			if inside := fs.index.in(fs.name(filepath.Join(dir, c))); len(inside) > 0 {
+				if err := fs.files.Bring(inside[0]); err != nil {
+					return nil, "", err
+				}
+			}
+		}
+	}
+	generator := kustomize.NewGenerator(fs.root, engine)
+	if !there {
+		hidden, ignore := "", []string{sourceignore.ExcludeVCS, sourceignore.ExcludeExt, sourceignore.ExcludeCI, sourceignore.ExcludeExtra}
+		if as.Flat {
+			ignore = append(ignore, "/*/")
+		}
+		if fs.sight != nil {
+			if fs.hasKustomization(dir) {
+				return nil, "", errors.New("its kustomization is a link, or a .sourceignore or the source leaves it out: Flux does not have it")
+			}
+			hidden = "\n" + strings.Join(fs.sight.patternsFor(fs.name(dir)), "\n")
+		}
+		generator = kustomize.NewGeneratorWithIgnore(fs.root, strings.ReplaceAll(strings.Join(ignore, ","), ",", "\n")+hidden, engine)
+	}
+	data, file, _, err = generator.GenerateManifest(dir)
+	return data, file, err
 }
 
 // build runs kustomize with the options of Flux's own Build, and like it with the schemas of all Kubernetes kinds and none that an

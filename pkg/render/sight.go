@@ -10,7 +10,6 @@ import (
 	"github.com/fluxcd/pkg/sourceignore"
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/kustomize/api/konfig"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 )
@@ -101,7 +100,7 @@ func look(x *index, ignore string, sparse []string, read func(file string) ([]by
 		}
 		if matcher.Match(strings.Split(name, "/"), false) || !inSparse(name, sparse) {
 			s.hidden[name] = true
-			s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(name))
+			s.unsure = s.unsure || isKustomization(name)
 			continue
 		}
 		s.entries[name] = false
@@ -111,7 +110,7 @@ func look(x *index, ignore string, sparse []string, read func(file string) ([]by
 	}
 	for _, link := range x.links {
 		s.hidden[link] = true
-		s.unsure = s.unsure || slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(link))
+		s.unsure = s.unsure || isKustomization(link)
 		if !matcher.Match(strings.Split(link, "/"), false) {
 			s.links = append(s.links, link)
 		}

@@ -8,12 +8,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/types"
 
 	"github.com/lockstep-dr/lockstep/pkg/desired"
@@ -236,7 +234,7 @@ func (r *Repository) declarations(file string) ([]string, bool) {
 		}
 	}
 	var k types.Kustomization
-	if slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(file)) && k.Unmarshal(data) == nil {
+	if isKustomization(file) && k.Unmarshal(data) == nil {
 		for _, g := range k.ConfigMapGenerator {
 			found = append(found, "ConfigMap/"+k.NamePrefix+g.Name+k.NameSuffix)
 		}
