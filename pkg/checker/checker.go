@@ -413,12 +413,16 @@ type comparison struct {
 func begin(ctx context.Context, head, base render.Commit, o render.Options) (*comparison, error) {
 	c := &comparison{}
 	var err, baseErr error
+	read := make(chan struct{})
 	together(func() {
-		if c.head, err = render.Discover(ctx, head, o); err != nil {
+		first := o
+		first.OnRead = sync.OnceFunc(func() { close(read) })
+		defer first.OnRead()
+		if c.head, err = render.Discover(ctx, head, first); err != nil {
 			err = fmt.Errorf("reading what is deployed: %w", err)
 		}
 	}, func() {
-		if base.Root == "" {
+		if <-read; base.Root == "" { // what both hold is read once
 			return
 		}
 		if c.base, baseErr = render.Discover(ctx, base, o); baseErr != nil {

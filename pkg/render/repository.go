@@ -35,6 +35,9 @@ type Options struct {
 	KubeVersion string
 	// Blobs are those of other commits, too; nil for none.
 	Blobs *Blobs
+	// OnRead is called when the files were read, which all cores did: from then on one is busy, and another commit may be begun with.
+	// Nil for nobody who wants to know.
+	OnRead func()
 }
 
 // Repository is what a commit of a repository deploys: known by its owners at once, and rendered where somebody wants to know.
@@ -100,6 +103,9 @@ func Discover(ctx context.Context, commit Commit, o Options) (*Repository, error
 	}
 	if r.index, err = newIndex(fs, commit.Files, r.blobs); err != nil {
 		return nil, err
+	}
+	if o.OnRead != nil {
+		o.OnRead()
 	}
 	defer func() { fs.over = func() error { return nil } }() // the context is that of finding, not of rendering
 	r.gaps = slices.Clone(r.index.gaps)
