@@ -39,6 +39,7 @@ func imageNotDigest(s *scope) {
 var (
 	fullCommit = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 	exact      = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
+	fileAt     = regexp.MustCompile(`(?i)^https?://(?:raw\.githubusercontent\.com/[^/]+/[^/]+|github\.com/[^/]+/[^/]+/(?:raw|releases/download)|gitlab\.com/.+/-/raw)/(?:refs/tags/)?([^/]+)/`)
 	remote     = regexp.MustCompile(`(?i)(^(https?|ssh|git)://|^git@|^(github|gitlab)\.com[/:]|^git::)`)
 )
 
@@ -56,7 +57,7 @@ func remoteBaseUnpinned(s *scope) {
 			continue
 		}
 		f := s.add(Finding{Owner: g.Owner, Origin: g.Origin, Message: fmt.Sprintf("%s is not fixed to a commit: tomorrow it may be something else, or gone", url),
-			Fix: "copy it into the repository, or name a full commit: ?ref=<40 digits>"})
+			Fix: "copy it into the repository, or name a full commit: ?ref=<40 digits>, or in the path of a file"})
 		f.detail = url
 		if exactVersion(refOf(url)) {
 			f.Severity = Warning
@@ -79,9 +80,12 @@ func remoteBaseUnpinned(s *scope) {
 	}
 }
 
-// refOf is the ref that a URL of kustomize names.
+// refOf is the revision that a URL names, in its query, or in its path where it is that of a file of one of the usual hosts; empty for none.
 func refOf(url string) string {
-	_, query, _ := strings.Cut(url, "?")
+	before, query, _ := strings.Cut(url, "?")
+	if m := fileAt.FindStringSubmatch(before); m != nil {
+		return m[1]
+	}
 	for part := range strings.SplitSeq(query, "&") {
 		if name, value, _ := strings.Cut(part, "="); name == "ref" || name == "version" {
 			return value
