@@ -59,8 +59,7 @@ var claimOf = map[schema.GroupKind][]string{
 }
 
 // operatedOf says whether an operator makes volumes of an object.
-func operatedOf(o *desired.Object) (operated, bool) {
-	gk := o.GroupVersionKind().GroupKind()
+func operatedOf(o *desired.Object, gk schema.GroupKind) (operated, bool) {
 	if path := claimOf[gk]; path != nil {
 		if _, asks, _ := unstructured.NestedMap(o.Object, path...); !asks {
 			return operated{}, false

@@ -143,8 +143,8 @@ func noAppConsistency(s *scope) {
 	for _, d := range s.head.servings() {
 		var saved *policy
 		held := false
-		for _, w := range s.head.volumes {
-			if w.claim.Namespace != d.GetNamespace() || !d.uses(w) {
+		for _, w := range s.head.volumesIn[d.GetNamespace()] {
+			if !d.uses(w) {
 				continue
 			}
 			for _, p := range s.head.protection(w).policies {

@@ -32,8 +32,10 @@ type view struct {
 	gaps     []desired.Gap
 	volumes  []*volume
 	byVolume map[string][]*volume
-	sets     []*set
-	setOf    map[*desired.Object]*set
+	// volumesIn are by their namespaces.
+	volumesIn map[string][]*volume
+	sets      []*set
+	setOf     map[*desired.Object]*set
 	// policies and workloads are by their namespaces.
 	policies map[string][]*policy
 	// beside remembers, by a namespace and an owner, which of them are in one cluster with it.
@@ -179,8 +181,8 @@ func (w *workload) places(claim string) []string {
 }
 
 func newView(s *desired.State) *view {
-	v := &view{byKey: map[object.Key][]*desired.Object{}, byKind: map[schema.GroupKind][]*desired.Object{},
-		beside: map[[2]string][]*policy{}, protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{},
+	v := &view{byKey: make(map[object.Key][]*desired.Object, len(s.Objects)), byKind: map[schema.GroupKind][]*desired.Object{},
+		beside: map[[2]string][]*policy{}, protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{}, volumesIn: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
 		classes: map[string][]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
 	for i := range s.Owners {
@@ -195,11 +197,12 @@ func newView(s *desired.State) *view {
 		object.Key
 		*desired.Object
 	}
-	var all []keyed
+	all := make([]keyed, 0, len(s.Objects))
 	for i := range s.Objects {
 		if s.Objects[i].Unstructured != nil {
-			o := v.placed(&s.Objects[i])
-			all = append(all, keyed{object.KeyOf(o.Unstructured), o})
+			gk := s.Objects[i].GroupVersionKind().GroupKind()
+			o := v.placed(&s.Objects[i], gk)
+			all = append(all, keyed{object.Key{Group: gk.Group, Kind: gk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}, o})
 		}
 	}
 	// The order of a State must not matter to what is found.
@@ -211,7 +214,7 @@ func newView(s *desired.State) *view {
 		v.objects = append(v.objects, o)
 		v.byKey[key] = append(v.byKey[key], o)
 		v.byKind[key.GroupKind()] = append(v.byKind[key.GroupKind()], o)
-		if d, ok := operatedOf(o); ok {
+		if d, ok := operatedOf(o, key.GroupKind()); ok {
 			v.operated = append(v.operated, d)
 		}
 		root := v.root(o.Owner)
@@ -219,12 +222,13 @@ func newView(s *desired.State) *view {
 			v.keysOf[root] = map[object.Key]bool{}
 		}
 		v.keysOf[root][key] = true
-		if err := v.read(o); err != nil {
+		if err := v.read(o, key.GroupKind()); err != nil {
 			v.gaps = append(v.gaps, desired.Gap{Owner: o.Owner, Origin: o.Origin, What: key.String(), Why: unreadable(o)})
 		}
 	}
 	for _, w := range v.volumes {
 		v.byVolume[w.id()] = append(v.byVolume[w.id()], w)
+		v.volumesIn[w.claim.Namespace] = append(v.volumesIn[w.claim.Namespace], w)
 	}
 	slices.SortStableFunc(v.gaps, func(a, b desired.Gap) int {
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.What, b.What), cmp.Compare(a.Why, b.Why))
@@ -233,8 +237,7 @@ func newView(s *desired.State) *view {
 }
 
 // placed is an object with its namespace. Whoever renders cannot know of every kind whether it has one; of these it is known.
-func (v *view) placed(o *desired.Object) *desired.Object {
-	gk := o.GroupVersionKind().GroupKind()
+func (v *view) placed(o *desired.Object, gk schema.GroupKind) *desired.Object {
 	if o.GetNamespace() != "" || gk != policyKind && !slices.ContainsFunc(operators, func(by operator) bool { return by.GroupKind == gk }) &&
 		!slices.ContainsFunc(secretMakers, func(m secretMaker) bool { return m.GroupKind == gk }) {
 		return o
@@ -263,11 +266,11 @@ func open(text string) bool { return strings.Contains(text, "${") }
 var policyKind = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "ProtectionPolicy"}
 
 // read takes an object in that rules ask about. An error is of one that cannot be read: then nothing is known of what it has.
-func (v *view) read(o *desired.Object) error {
+func (v *view) read(o *desired.Object, gk schema.GroupKind) error {
 	if object.IsWorkload(o.Unstructured) {
 		return v.readWorkload(o)
 	}
-	switch o.GroupVersionKind().GroupKind() {
+	switch gk {
 	case object.Claim:
 		claim := &corev1.PersistentVolumeClaim{}
 		if err := convert(o.Unstructured, claim); err != nil {

@@ -221,11 +221,20 @@ func (r *Repository) Renders(ctx context.Context) (bool, error) {
 }
 
 // Same are the IDs of the owners that both have and that deploy the same in both: what one would render for nothing in a comparison.
+// Unless everything is the same, those are not among them that had to be rendered to discover what else there is.
 func Same(base, head *Repository) map[string]bool {
 	same := map[string]bool{}
 	for id, o := range head.owners {
 		if there := base.owners[id]; there != nil && o.Hash != "" && there.Hash == o.Hash {
 			same[id] = true
+		}
+	}
+	if len(same) == len(head.owners) && len(same) == len(base.owners) {
+		return same
+	}
+	for id := range same {
+		if head.owners[id].done && base.owners[id].done {
+			delete(same, id)
 		}
 	}
 	return same
