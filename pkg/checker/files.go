@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -70,10 +71,15 @@ const maxFile = 32 << 20
 // settings are those of a file, or of the one in what is judged if there is one.
 func settings(root, file string) (coverage.Config, error) {
 	data, err := read(root, coverage.ConfigName, file)
-	if data == nil || err != nil {
-		return coverage.Config{}, err
+	if err != nil {
+		return coverage.Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return coverage.ParseConfig(data)
+	config, err := coverage.ParseConfig(data)
+	var wrong *coverage.ConfigError
+	if errors.As(err, &wrong) {
+		wrong.File = file
+	}
+	return config, err
 }
 
 // settingsBefore are those that base was judged by. One that cannot be read judged nothing: then it is as in head.
@@ -93,12 +99,15 @@ func settingsBefore(base render.Commit, file string, head coverage.Config) (cove
 // applyBaseline takes out of the findings what a file knows, or the one in what is judged if there is one.
 func applyBaseline(r *coverage.Report, root, file string) error {
 	data, err := read(root, BaselineName, file)
-	if data == nil || err != nil {
-		return err
+	if data == nil && err == nil {
+		return nil
 	}
-	known, err := coverage.ParseBaseline(data)
+	var known coverage.Baseline
+	if err == nil {
+		known, err = coverage.ParseBaseline(data)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("reading the baseline %q: %w", cmp.Or(file, BaselineName), err)
 	}
 	r.Apply(known)
 	return nil

@@ -3,6 +3,7 @@ package coverage
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,17 +48,17 @@ func ParseBaseline(data []byte) (Baseline, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&b); err != nil {
-		return Baseline{}, fmt.Errorf("reading the baseline: %w", err)
+		return Baseline{}, err
 	}
 	if d.More() {
-		return Baseline{}, fmt.Errorf("reading the baseline: there is something behind its end")
+		return Baseline{}, errors.New("there is something behind its end")
 	}
 	if b.Version != baselineVersion {
-		return Baseline{}, fmt.Errorf("reading the baseline: its version is %d, and this program knows %d; write it anew", b.Version, baselineVersion)
+		return Baseline{}, fmt.Errorf("its version is %d, and this program knows %d; write it anew", b.Version, baselineVersion)
 	}
 	for i, k := range b.Findings {
 		if k.Fingerprint == "" {
-			return Baseline{}, fmt.Errorf("reading the baseline: entry %d has no fingerprint", i+1)
+			return Baseline{}, fmt.Errorf("entry %d has no fingerprint", i+1)
 		}
 	}
 	return b, nil

@@ -2,6 +2,7 @@ package coverage
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -55,16 +56,19 @@ type Cluster struct {
 
 // ConfigError says what is wrong with a configuration.
 type ConfigError struct {
+	// File has it; empty for ConfigName.
+	File string
 	// Line counts from 1; 0 if it is not known.
 	Line int
 	Err  error
 }
 
 func (e *ConfigError) Error() string {
+	file := cmp.Or(e.File, ConfigName)
 	if e.Line == 0 {
-		return fmt.Sprintf("%s: %v", ConfigName, e.Err)
+		return fmt.Sprintf("%s: %v", file, e.Err)
 	}
-	return fmt.Sprintf("%s:%d: %v", ConfigName, e.Line, e.Err)
+	return fmt.Sprintf("%s:%d: %v", file, e.Line, e.Err)
 }
 
 // Unwrap returns the cause.
