@@ -153,6 +153,13 @@ var (
 // orders is a database of which an operator makes the volumes.
 const orders = "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: orders}\nspec: {instances: 3}\n"
 
+// elsewhere is a release of a chart that is not in the repository.
+const elsewhere = `apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: cache, namespace: shop}
+spec: {interval: 10m, chart: {spec: {chart: redis, version: 1.0.0, sourceRef: {kind: HelmRepository, name: charts}}}}
+`
+
 func storage(cluster, policy string) edit {
 	return edit{"base:storage/" + cluster + "/class.yaml", "", "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: kept}, provisioner: csi.example.com, reclaimPolicy: " + policy + "}\n"}
 }
@@ -172,6 +179,12 @@ func TestCommits(t *testing.T) {
 		"an operator's database leaves that is kept": {[]edit{{"base:clusters/prod/orders.yaml", "", strings.Replace(orders, "name: orders", "name: orders, annotations: {kustomize.toolkit.fluxcd.io/prune: disabled}", 1)}, {"clusters/prod/orders.yaml", "whole", ""}},
 			""},
 		"an operator's database moves": {[]edit{{"base:clusters/prod/orders.yaml", "", orders}, {"clusters/prod/orders.yaml", "whole", ""}, {"clusters/prod/database.yaml", "", orders}}, ""},
+		"a chart of elsewhere leaves": {[]edit{{"base:clusters/prod/cache.yaml", "", elsewhere}, {"clusters/prod/cache.yaml", "whole", ""}},
+			"LS101: may-be-deleted shop/volumes that HelmRelease shop/cache (clusters/prod) may have "},
+		"a chart of elsewhere leaves that is kept": {[]edit{{"base:clusters/prod/cache.yaml", "", strings.Replace(elsewhere, "name: cache,", "name: cache, annotations: {kustomize.toolkit.fluxcd.io/prune: disabled},", 1)}, {"clusters/prod/cache.yaml", "whole", ""}},
+			""},
+		"a chart of elsewhere changes": {[]edit{{"base:clusters/prod/cache.yaml", "", elsewhere}, {"clusters/prod/cache.yaml", "1.0.0", "1.0.1"}}, ""},
+		"a chart of elsewhere moves":   {[]edit{{"base:clusters/prod/cache.yaml", "", elsewhere}, {"clusters/prod/cache.yaml", "whole", ""}, {"clusters/prod/redis.yaml", "", elsewhere}}, ""},
 		"a claim leaves what does not prune": {[]edit{{"apps/shop/kustomization.yaml", "files.yaml, web.yaml, ", ""}, {"clusters/prod/shop.yaml", "prune: true", "prune: false"}},
 			"left-behind shop/files 40Gi"},
 		"an application leaves": {[]edit{{"clusters/prod/shop.yaml", "whole", ""}},

@@ -3,6 +3,7 @@ package coverage
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,6 +26,32 @@ func claimPruned(s *scope) {
 	for _, d := range s.base.operated {
 		s.operatedPruned(d)
 	}
+	for _, id := range slices.Sorted(maps.Keys(s.base.owners)) {
+		if s.head.owners[id] == nil {
+			s.unseenPruned(s.base.owners[id])
+		}
+	}
+}
+
+// unseenPruned finds that an owner goes of which it is not known what it has deployed, as a release of a chart from elsewhere.
+func (s *scope) unseenPruned(o *desired.Owner) {
+	unseen := slices.IndexFunc(s.base.gaps, func(g desired.Gap) bool { return g.Owner == o.ID && hides(o, g) })
+	if unseen < 0 || o.Object == nil {
+		return
+	}
+	e := s.ownerGone(o)
+	if e.effect != Deleted && e.effect != MayBeDeleted {
+		return
+	}
+	if !strings.HasPrefix(e.why, o.ID) {
+		e.why = o.ID + " is gone: " + e.why
+	}
+	s.add(Finding{
+		Object: reference(o.Object), Owner: o.ID, Origin: o.Origin, Gone: true, Severity: Warning,
+		Message: "what it has deployed is not known, and may be deleted with its data: " + e.why,
+		Fix:     "look in the cluster which claims it has (lockstep check --live) and save those that count; if there are none, or the data may go, say so with " + AnnotationIgnore,
+	})
+	s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: cmp.Or(target(o), o.Namespace), Volume: "volumes that " + o.ID + " may have", Effect: MayBeDeleted, Why: e.why, Protected: Unknown})
 }
 
 // operatedPruned finds what goes of which an operator makes volumes: most delete them with it, and Git does not show whether this one does.
