@@ -296,6 +296,28 @@ func TestCommitsOfApplicationSets(t *testing.T) {
 
 const files = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: files, namespace: shop}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 5Gi}}}}\n"
 
+// loose is a repository with an ApplicationSet that nobody deploys, which makes an Application of each directory.
+func loose() map[string]string {
+	return map[string]string{
+		"apps/shop/files.yaml":  files,
+		"apps/store/files.yaml": strings.ReplaceAll(files, "shop", "store"),
+		"bootstrap/set.yaml":    strings.ReplaceAll(fork()["apps/set.yaml"], "upstream.git", "fleet.git"),
+	}
+}
+
+// TestCommitsOfLooseSets: such a set, which somebody has applied once, deletes what it makes no more as one of Git does.
+func TestCommitsOfLooseSets(t *testing.T) {
+	gone := edit{"apps/store/files.yaml", "whole", ""}
+	for name, c := range map[string]pairOfCommits{
+		"nothing":                     {[]edit{{"README.md", "", "hello"}}, ""},
+		"one is made no more":         {[]edit{gone}, "LS101: deleted store/files 5Gi"},
+		"and the set deletes nothing": {[]edit{{"base:bootstrap/set.yaml", "  template:", "  syncPolicy: {applicationsSync: create-update}\n  template:"}, gone}, "left-behind store/files 5Gi"},
+		"the set leaves":              {[]edit{{"bootstrap/set.yaml", "whole", ""}}, "LS106 LS106: may-be-deleted shop/files 5Gi, may-be-deleted store/files 5Gi"},
+	} {
+		t.Run(name, func(t *testing.T) { c.run(t, loose) })
+	}
+}
+
 // fork is a repository with claims in directories, and a set whose generator reads the repository that it was forked from.
 func fork() map[string]string {
 	return map[string]string{

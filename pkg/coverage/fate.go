@@ -261,6 +261,11 @@ func (s *scope) maker(o *desired.Owner) *desired.Object {
 		return nil
 	}
 	for _, ref := range o.Object.GetOwnerReferences() {
+		for i, set := range s.head.makers {
+			if o.Parent == "" && ref.Kind == set.GetKind() && ref.Name == set.GetName() && o.Object.GetNamespace() == set.GetNamespace() && o.File == set.File {
+				return &s.head.makers[i]
+			}
+		}
 		for _, set := range s.head.byKind[applicationSetKind] {
 			if ref.Kind == set.GetKind() && ref.Name == set.GetName() && s.head.cluster(set.Owner) == s.base.cluster(o.Parent) &&
 				(o.Object.GetNamespace() == "" || o.Object.GetNamespace() == set.GetNamespace()) {

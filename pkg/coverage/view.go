@@ -29,7 +29,9 @@ type view struct {
 	byKind  map[schema.GroupKind][]*desired.Object
 	owners  map[string]*desired.Owner
 	// gaps are those of the State, and the objects that cannot be read.
-	gaps     []desired.Gap
+	gaps []desired.Gap
+	// makers are those of the State.
+	makers   []desired.Object
 	volumes  []*volume
 	byVolume map[string][]*volume
 	// volumesIn are by their namespaces.
@@ -184,7 +186,7 @@ func newView(s *desired.State) *view {
 	v := &view{byKey: make(map[object.Key][]*desired.Object, len(s.Objects)), byKind: map[schema.GroupKind][]*desired.Object{},
 		beside: map[[2]string][]*policy{}, protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{}, volumesIn: map[string][]*volume{},
 		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
-		classes: map[string][]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps)}
+		classes: map[string][]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps), makers: s.Makers}
 	for i := range s.Owners {
 		v.owners[s.Owners[i].ID] = &s.Owners[i]
 	}

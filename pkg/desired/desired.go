@@ -14,6 +14,9 @@ type State struct {
 	Objects []Object
 	// Gaps are what is deployed and not among the objects: whoever judges the state must say that it has not seen these.
 	Gaps []Gap
+	// Makers are the ApplicationSets that nothing in the repository deploys, so that they are among neither owners nor objects: as they are
+	// written.
+	Makers []Object
 }
 
 // OwnerKind is what an Owner is.

@@ -190,6 +190,11 @@ func (r *Repository) Render(ctx context.Context, skip func(desired.Owner) bool) 
 		return nil, err
 	}
 	state := &desired.State{Gaps: slices.Clone(r.gaps)}
+	for _, w := range r.index.written {
+		if r.begun[w.Unstructured] && w.GetKind() == "ApplicationSet" {
+			state.Makers = append(state.Makers, w)
+		}
+	}
 	for _, o := range r.sorted() {
 		state.Owners = append(state.Owners, o.Owner)
 		if o.Skipped {
