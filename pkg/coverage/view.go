@@ -209,7 +209,7 @@ func newView(s *desired.State) *view {
 	}
 	// The order of a State must not matter to what is found.
 	slices.SortStableFunc(all, func(a, b keyed) int {
-		return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+		return cmp.Or(a.Compare(b.Key), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
 	for _, k := range all {
 		key, o := k.Key, k.Object

@@ -42,13 +42,7 @@ func (fs *guardedFS) wantOrigins(dir string, as As) error {
 				return err
 			}
 		}
-		if fs.tracked {
-			if data, err = fs.withOrigins(data); err != nil {
-				return err
-			}
-		}
-		fs.generated, fs.content = file, data
-		return fs.checkKustomization(file, data)
+		return fs.take(file, data)
 	}
 	return nil
 }

@@ -217,6 +217,11 @@ func (fs *guardedFS) generate(dir string, as As) error {
 			return err
 		}
 	}
+	return fs.take(file, data)
+}
+
+// take puts a kustomization in the place of the one there is.
+func (fs *guardedFS) take(file string, data []byte) (err error) {
 	if fs.tracked {
 		if data, err = fs.withOrigins(data); err != nil {
 			return err
