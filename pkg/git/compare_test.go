@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -235,4 +236,48 @@ func TestFilesAreInTheOrderOfAWalk(t *testing.T) {
 	if diff := cmp.Diff(walked, f.Names()); diff != "" {
 		t.Errorf("names (-walked +listed):\n%s", diff)
 	}
+}
+
+// The files of two commits are read out of a pack by many at once, and brought.
+func TestFilesBesideOneAnother(t *testing.T) {
+	w := newWork(t)
+	contents := func(version string) map[string]string {
+		files := map[string]string{}
+		for i := range 60 {
+			files[fmt.Sprintf("apps/app-%d/file.yaml", i)] = fmt.Sprintf("version: %s\nnumber: %d\n%s\n", version, i, strings.Repeat("the same in all\n", 50))
+		}
+		return files
+	}
+	var commits []string
+	for _, version := range []string{"one", "two"} {
+		for name, content := range contents(version) {
+			w.write(name, content)
+		}
+		commits = append(commits, w.commit(version))
+	}
+	w.git("repack", "-adq")
+	r := open(t, w.dir, Options{})
+	var all sync.WaitGroup
+	for at, version := range []string{"one", "two"} {
+		files, err := r.Files(t.Context(), commits[at], t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = files.Close() })
+		for range 6 {
+			all.Go(func() {
+				for name, want := range contents(version) {
+					got, err := files.Read(name, 10_000)
+					if err == nil {
+						err = files.Bring(name)
+					}
+					if err != nil || string(got) != want {
+						t.Errorf("%s of %s: %q, %v", name, version, got, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
 }
