@@ -2,6 +2,7 @@ package coverage
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -66,17 +67,19 @@ func operatedOf(o *desired.Object, gk schema.GroupKind) (operated, bool) {
 		}
 	}
 	if at := slices.IndexFunc(operators, func(by operator) bool { return by.GroupKind == gk }); at >= 0 {
-		return operated{o, operators[at]}, true
+		return operated{Object: o, by: operators[at]}, true
 	}
-	if object.IsCustom(gk.Group) && !slices.Contains(knownGroups, gk.Group) && !slices.Contains(passing, gk.Group) && asksForStorage(o.Object["spec"]) {
-		return operated{o, operator{Name: "its operator", GroupKind: gk}}, true
+	if !object.IsCustom(gk.Group) || slices.Contains(knownGroups, gk.Group) || slices.Contains(passing, gk.Group) {
+		return operated{}, false
 	}
-	return operated{}, false
+	sure := asksForStorage(o.Object["spec"])
+	return operated{o, operator{Name: "its operator", GroupKind: gk}, !sure}, sure || sizesStorage("spec", o.Object["spec"])
 }
 
 // passing are the groups of operators whose volumes end with what they are made for, or that only speak of what others ask for.
 var passing = []string{"tekton.dev", "triggers.tekton.dev", "actions.github.com", "actions.summerwind.dev", "kyverno.io", "policies.kyverno.io",
-	"constraints.gatekeeper.sh", "templates.gatekeeper.sh", "mutations.gatekeeper.sh", "policy.open-cluster-management.io"}
+	"constraints.gatekeeper.sh", "templates.gatekeeper.sh", "mutations.gatekeeper.sh", "policy.open-cluster-management.io", "volsync.backube",
+	"apiextensions.crossplane.io", "template.openshift.io", "kro.run"}
 
 // asksForStorage says that a value has in it what a claim asks for, of a volume that does not end with its pod.
 func asksForStorage(value any) bool {
@@ -96,15 +99,55 @@ func asksForStorage(value any) bool {
 	return false
 }
 
+var (
+	// storing is the name of a field whose size is that of a volume, scratch that of one whose data does not count.
+	storing = regexp.MustCompile(`(?i)storage|persist|volume|pvc`)
+	scratch = regexp.MustCompile(`^(ephemeral|scratch|cache.*|.*Cache)$`)
+	// quantity is a size as one writes it for a volume.
+	quantity = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?[KMGTPE]i?$`)
+)
+
+// sizesStorage says that the value of a field has in it a size beside a StorageClass, or one in a field that is named for what it stores:
+// most operators that have fields of their own for claims have such ones.
+func sizesStorage(field string, value any) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		classed := v["storageClassName"] != nil || v["storageClass"] != nil
+		for _, name := range []string{"size", "storage", "capacity", "storageSize"} {
+			if size, _ := v[name].(string); size != "" && (classed || storing.MatchString(field) && quantity.MatchString(size)) {
+				return true
+			}
+		}
+		for field, inner := range v {
+			if !scratch.MatchString(field) && sizesStorage(field, inner) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, func(item any) bool { return sizesStorage(field, item) })
+	}
+	return false
+}
+
 // operated is an object of which an operator makes volumes.
 type operated struct {
 	*desired.Object
 	by operator
+	// perhaps says that it only looks as if volumes were made.
+	perhaps bool
+}
+
+// makes says that volumes are made, or that they may be.
+func (d operated) makes() string {
+	if d.perhaps {
+		return d.by.Name + " may make"
+	}
+	return d.by.Name + " makes"
 }
 
 // volumes are those that the operator makes, in words.
 func (d operated) volumes() string {
-	return fmt.Sprintf("volumes that %s makes for %s %s", d.by.Name, d.GetKind(), d.GetName())
+	return fmt.Sprintf("volumes that %s for %s %s", d.makes(), d.GetKind(), d.GetName())
 }
 
 // operatedProtection says of the volumes that an operator makes what is known: their labels are the operator's, so that a policy
@@ -129,7 +172,10 @@ func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
 		}
 		return Unknown, fmt.Sprintf("the policy %s selects claims with the label %s=%s, as %s makes them; Git does not show them", p.GetName(), d.by.Label, d.GetName(), d.by.Name), p
 	}
-	if d.by.Label == "" {
+	switch {
+	case d.perhaps:
+		return Unknown, "no policy is in the namespace", nil
+	case d.by.Label == "":
 		return Unprotected, "no policy is in the namespace", nil
 	}
 	return Unprotected, fmt.Sprintf("no policy of the namespace selects claims with the label %s=%s", d.by.Label, d.GetName()), nil

@@ -74,6 +74,9 @@ func (s *scope) operatedPruned(d operated) {
 		}
 		found := s.find(d.Object, fmt.Sprintf("the %s %s: %s", d.volumes(), done, e.why), "keep it in Git, or annotate it so that it is kept, in a commit before this one; if the data may go, say so with "+AnnotationIgnore)
 		found.Severity, found.Gone = cmp.Or(e.severity, found.Severity), true
+		if d.perhaps {
+			found.Severity = Warning
+		}
 		s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: d.GetNamespace(), Volume: d.volumes(), Effect: e.effect, Why: e.why, Protected: answer})
 	}
 }

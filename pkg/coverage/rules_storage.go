@@ -120,7 +120,10 @@ func operatorDatabase(s *scope) {
 		}
 		switch {
 		case p == nil || d.by.Label == "" && answer != Protected:
-			s.find(d.Object, fmt.Sprintf("%s makes the volumes of %s %s, and %s", d.by.Name, d.GetKind(), d.GetName(), why), fix)
+			found := s.find(d.Object, fmt.Sprintf("%s the volumes of %s %s, and %s", d.makes(), d.GetKind(), d.GetName(), why), fix)
+			if d.perhaps {
+				found.Severity = Note
+			}
 		case !d.holdsStill(p):
 			if answer == Protected {
 				why = "the policy " + p.GetName() + " selects them"

@@ -122,6 +122,14 @@ func TestRules(t *testing.T) {
 		"a Grafana with a claim, and labels":   {"LS204", join(grafana, protect("volumes: {selector: {matchLabels: {app: web}}}")), "warning"},
 		"a Grafana without a claim":            {"LS204", "apiVersion: grafana.integreatly.org/v1beta1\nkind: Grafana\nmetadata: {namespace: shop, name: a}\nspec: {config: {}}\n", ""},
 		"a runner with a work directory":       {"LS204", "apiVersion: example.org/v1\nkind: Runner\nmetadata: {namespace: shop, name: a}\nspec: {volumes: [{name: work, ephemeral: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 1Gi}}}}}}]}\n", ""},
+		"a disk of a virtual machine":          {"LS204", custom("VirtualMachine", "{dataVolumeTemplates: [{spec: {storage: {resources: {requests: {storage: 30Gi}}}}}]}"), "warning"},
+		"a size in what stores":                {"LS204", custom("Store", "{shards: [{persistence: {enabled: true, size: 8Gi}}]}"), "note"},
+		"a size beside a class":                {"LS204", custom("Store", "{size: 1x.small, storageClassName: fast}"), "note"},
+		"a size in what stores, and a policy":  {"LS204", join(custom("Store", "{persistence: {size: 8Gi}}"), protect()), ""},
+		"a size in what stores, and labels":    {"LS204", join(custom("Store", "{persistence: {size: 8Gi}}"), protect("volumes: {selector: {matchLabels: {app: web}}}")), "note"},
+		"a size of something else":             {"LS204", custom("Store", "{resources: {requests: {memory: 8Gi}}, image: {size: 8Gi}, volume: {emptyDir: {sizeLimit: 8Gi}}, storageClassName: fast}"), ""},
+		"a size of a cache":                    {"LS204", custom("Store", "{mover: {cache: {storageClass: fast, capacity: 8Gi}, scratch: {storage: 8Gi, storageClass: fast}}}"), ""},
+		"a size in the values of a release":    {"LS204", "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {namespace: shop, name: a}\nspec: {values: {persistence: {size: 8Gi}}}\n", ""},
 		"another kind of its name":             {"LS204", "apiVersion: cluster.x-k8s.io/v1\nkind: Cluster\nmetadata: {namespace: shop, name: a}\n", ""},
 
 		"a digest without tag":             {"LS301", podOf("Deployment", "a", container("a@sha256:00", "")+"}"), ""},
@@ -406,5 +414,24 @@ func TestOnRequest(t *testing.T) {
 		if len(rows) != 2 {
 			t.Errorf("with %q: %d rows", spec, len(rows))
 		}
+	}
+}
+
+func custom(kind, spec string) string {
+	return "apiVersion: db.example.com/v1\nkind: " + kind + "\nmetadata: {namespace: shop, name: a}\nspec: " + spec + "\n"
+}
+
+// TestVolumesThatMayBeMade has an object of a kind that is not known, which looks as if it had volumes: nothing is certain, and that is said.
+func TestVolumesThatMayBeMade(t *testing.T) {
+	store := custom("Store", "{persistence: {size: 8Gi}}")
+	r := check(t, join(store, other), other)
+	if len(r.Impact) != 1 || r.Impact[0].Effect != MayBeDeleted || r.Impact[0].Volume != "volumes that its operator may make for Store a" || dataRules(r)[0] != "LS101 warning" {
+		t.Errorf("of one that goes is said: %+v, %v", r.Impact, dataRules(r))
+	}
+	if r := check(t, "", store); len(r.Coverage) != 1 || r.Coverage[0].Answer != Unknown {
+		t.Errorf("the table has %+v", r.Coverage)
+	}
+	if r := check(t, "", join(store, protect())); len(r.Coverage) != 1 || r.Coverage[0].Answer != Protected {
+		t.Errorf("with a policy for all the table has %+v", r.Coverage)
 	}
 }
