@@ -45,6 +45,8 @@ func TestRules(t *testing.T) {
 		"a claim of elsewhere, and a policy":     {"LS001", join(webOf("data"), protect()), ""},
 		"a claim of elsewhere, and labels":       {"LS001", join(webOf("data"), protect("volumes: {selector: {matchLabels: {app: web}}}")), "error"},
 		"a claim of a template":                  {"LS001", join(webOf("data-db-0"), statefulset("shop", "db", "data"), protect("volumes: {selector: {matchLabels: {app: db}}}")), ""},
+		"a volume with the name of a template":   {"LS001", join(strings.Replace(statefulset("shop", "db", "data"), "spec: {containers", "spec: {volumes: [{name: data, persistentVolumeClaim: {claimName: other}}], containers", 1), protect("volumes: {selector: {matchLabels: {app: db}}}")), ""},
+		"a volume with another name":             {"LS001", join(strings.Replace(statefulset("shop", "db", "data"), "spec: {containers", "spec: {volumes: [{name: more, persistentVolumeClaim: {claimName: other}}], containers", 1), protect("volumes: {selector: {matchLabels: {app: db}}}")), "error"},
 		"a claim of an operator":                 {"LS001", join(webOf("orders-1"), cnpg), ""},
 		"a claim of an unknown operator":         {"LS001", join(webOf("a-pvc"), grafana), ""},
 		"a claim of another than the operator":   {"LS001", join(webOf("data"), grafana), "error"},

@@ -307,6 +307,11 @@ func (v *view) readWorkload(o *desired.Object) error {
 	if err != nil || setErr != nil {
 		return errors.Join(err, setErr)
 	}
+	if s != nil { // a template takes the place of a volume of its name
+		pod.Volumes = slices.DeleteFunc(pod.Volumes, func(v corev1.Volume) bool {
+			return slices.ContainsFunc(s.Spec.VolumeClaimTemplates, func(t corev1.PersistentVolumeClaim) bool { return t.Name == v.Name })
+		})
+	}
 	namespace := o.GetNamespace()
 	w := &workload{Object: o, pod: pod, labels: podLabels(o.Unstructured)}
 	v.workloads[namespace] = append(v.workloads[namespace], w)
