@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -29,8 +30,10 @@ type Files struct {
 	hashes map[string]string
 	// others are what is no regular file; true for directories that are made.
 	others map[string]bool
-	// brought are files that are made, too; guarded by the repository's reading.
+	// brought are files that are made, too.
 	brought map[string]bool
+	// making guards brought and others.
+	making sync.Mutex
 }
 
 // Files prepares the files of a commit in the empty directory dir. Where the commit has links they are all brought at once, since only
@@ -90,8 +93,8 @@ func (f *Files) make(dir string) error {
 
 // Dir makes a directory of the commit, even if nothing in it is brought. What the commit has not is left out.
 func (f *Files) Dir(name string) error {
-	f.writer.repo.reading.Lock()
-	defer f.writer.repo.reading.Unlock()
+	f.making.Lock()
+	defer f.making.Unlock()
 	if _, ok := f.others[name]; !ok {
 		return nil
 	}
@@ -143,8 +146,8 @@ func (f *Files) Bring(names ...string) error {
 }
 
 func (f *Files) bring(names []string) error {
-	f.writer.repo.reading.Lock()
-	defer f.writer.repo.reading.Unlock()
+	f.making.Lock()
+	defer f.making.Unlock()
 	for _, name := range names {
 		hash, ok := f.hashes[name]
 		if !ok || f.brought[name] {
@@ -152,7 +155,9 @@ func (f *Files) bring(names []string) error {
 		}
 		err := f.make(path.Dir(name))
 		if err == nil {
-			err = f.writer.file(plumbing.NewHash(hash), name, 0o644)
+			err = f.writer.repo.store.beside(func(store *filesystem.Storage) error {
+				return f.writer.file(store, plumbing.NewHash(hash), name, 0o644)
+			})
 		}
 		if err != nil {
 			return err
@@ -171,8 +176,8 @@ func (f *Files) explain(err error) error {
 
 // Whole says that all files are there, as those of a commit with links are.
 func (f *Files) Whole() bool {
-	f.writer.repo.reading.Lock()
-	defer f.writer.repo.reading.Unlock()
+	f.making.Lock()
+	defer f.making.Unlock()
 	return len(f.brought) == len(f.hashes)
 }
 

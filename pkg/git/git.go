@@ -11,7 +11,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-git/go-billy/v5/osfs"
@@ -88,12 +87,11 @@ type Options struct {
 	Timeout time.Duration
 }
 
-// Repository is an open repository. It is not safe for concurrent use.
+// Repository is an open repository. It is not safe for concurrent use, but the Files of its commits are, beside one another and beside it.
 type Repository struct {
 	url      string
 	store    *storage
-	reading  sync.Mutex // of the files of several commits at once
-	remote   *remote    // nil for a local repository
+	remote   *remote // nil for a local repository
 	workTree string
 	// borrows says that a local repository takes objects from another one, as after git clone --shared.
 	borrows bool

@@ -14,6 +14,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/revision"
@@ -128,9 +129,9 @@ func (w *writer) entry(ctx context.Context, e object.TreeEntry, name string) err
 		}
 		return w.tree(ctx, e.Hash, name)
 	case filemode.Regular, filemode.Deprecated:
-		return w.file(e.Hash, name, 0o644)
+		return w.file(w.repo.store, e.Hash, name, 0o644)
 	case filemode.Executable:
-		return w.file(e.Hash, name, 0o755)
+		return w.file(w.repo.store, e.Hash, name, 0o755)
 	case filemode.Symlink:
 		return w.link(e.Hash, name)
 	case filemode.Submodule:
@@ -142,8 +143,8 @@ func (w *writer) entry(ctx context.Context, e object.TreeEntry, name string) err
 	return fmt.Errorf("%w: %q has the unknown mode %s", ErrUnsafe, name, e.Mode)
 }
 
-func (w *writer) file(hash plumbing.Hash, name string, mode os.FileMode) (err error) {
-	blob, err := object.GetBlob(w.repo.store, hash)
+func (w *writer) file(store storer.EncodedObjectStorer, hash plumbing.Hash, name string, mode os.FileMode) (err error) {
+	blob, err := object.GetBlob(store, hash)
 	if err != nil {
 		return fmt.Errorf("%w: reading %q: %w", ErrUnreachable, name, err)
 	}
