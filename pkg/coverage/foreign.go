@@ -66,32 +66,6 @@ func (v *view) brings(claim string, w *workload) bool {
 
 // foreignProtection asks the policies of the namespace about a claim of which nothing but the name is known.
 func (v *view) foreignProtection(f foreign) protection {
-	namespace := f.GetNamespace()
-	nameless := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: f.claim}}
-	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
-	for _, candidate := range v.policiesBeside(namespace, f.Owner) {
-		switch withheld := v.withheld(candidate, f.Owner); {
-		case candidate.selector == nil:
-			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" cannot be read"
-		case candidate.Spec.Volumes.Selector != nil:
-			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" selects by labels, and Git does not show those of the claim"
-			p.idle = append(p.idle, candidate)
-		case !candidate.selector.Takes(nameless):
-		case suspended(candidate.Spec):
-			p.why = "the policy " + candidate.GetName() + ", which selects it, is suspended"
-			p.idle = append(p.idle, candidate)
-		case withheld != "":
-			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" selects it, and "+withheld
-			p.idle = append(p.idle, candidate)
-		default:
-			p.policies = append(p.policies, candidate)
-		}
-	}
-	if len(p.policies) > 0 {
-		return protection{answer: Protected, policies: p.policies}
-	}
-	if gaps := v.unseen(namespace, f.Owner); len(gaps) > 0 && p.answer == Unprotected {
-		p.answer, p.why = Unknown, p.why+", as far as was rendered; not rendered: "+words(gaps)
-	}
-	return p
+	nameless := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: f.GetNamespace(), Name: f.claim}}
+	return v.protect(nameless, f.Owner, false)
 }

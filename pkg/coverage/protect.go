@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/lockstep-dr/lockstep/pkg/api/v1alpha1"
 	"github.com/lockstep-dr/lockstep/pkg/desired"
 	"github.com/lockstep-dr/lockstep/pkg/schedule"
@@ -26,23 +28,26 @@ type protection struct {
 func (v *view) protection(w *volume) protection {
 	p, known := v.protections[w]
 	if !known {
-		p = v.protect(w)
+		p = v.protect(w.claim, w.Owner, true)
 		v.protections[w] = p
 	}
 	return p
 }
 
-func (v *view) protect(w *volume) protection {
-	namespace := w.claim.Namespace
+// protect asks the policies beside what an owner deploys about a claim, of which the labels need not be known.
+func (v *view) protect(claim *corev1.PersistentVolumeClaim, owner string, labelled bool) protection {
 	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
 	var refuses *policy
-	for _, candidate := range v.policiesBeside(namespace, w.Owner) {
-		switch withheld := v.withheld(candidate, w.Owner); {
+	for _, candidate := range v.policiesBeside(claim.Namespace, owner) {
+		switch withheld := v.withheld(candidate, owner); {
 		case candidate.invalid != nil:
 			p.answer, p.why = Unknown, fmt.Sprintf("the policy %s cannot mean what it says: %v", candidate.GetName(), candidate.invalid)
-		case candidate.open && candidate.Owner != w.Owner:
+		case !labelled && candidate.Spec.Volumes.Selector != nil:
+			p.idle = append(p.idle, candidate)
+			p.answer, p.why = Unknown, "the policy "+candidate.GetName()+" selects by labels, and Git does not show those of the claim"
+		case candidate.open && candidate.Owner != owner:
 			p.answer, p.why = Unknown, "the selector of the policy "+candidate.GetName()+" has variables whose values are not in the repository"
-		case !candidate.selector.Takes(w.claim):
+		case !candidate.selector.Takes(claim):
 			refuses = candidate
 		case suspended(candidate.Spec):
 			p.idle = append(p.idle, candidate)
@@ -55,9 +60,9 @@ func (v *view) protect(w *volume) protection {
 		}
 	}
 	if refuses != nil && p.answer == Unprotected && len(p.idle) == 0 {
-		p.why = "the policy " + refuses.GetName() + " does not select it: " + refuses.selector.Judge(*w.claim).Why
+		p.why = "the policy " + refuses.GetName() + " does not select it: " + refuses.selector.Judge(*claim).Why
 	}
-	if reason, excluded := w.claim.Annotations[v1alpha1.AnnotationExclude]; excluded {
+	if reason, excluded := claim.Annotations[v1alpha1.AnnotationExclude]; excluded {
 		if strings.TrimSpace(reason) == "" {
 			return protection{answer: Unprotected, why: "the annotation " + v1alpha1.AnnotationExclude + " leaves it out and gives no reason", idle: p.idle}
 		}
@@ -66,10 +71,10 @@ func (v *view) protect(w *volume) protection {
 	if len(p.policies) > 0 {
 		return protection{answer: Protected, policies: p.policies}
 	}
-	if p.answer == Unprotected && slices.ContainsFunc(slices.Collect(maps.Values(w.claim.Labels)), open) {
+	if p.answer == Unprotected && slices.ContainsFunc(slices.Collect(maps.Values(claim.Labels)), open) {
 		p.answer, p.why = Unknown, p.why+"; its labels have variables whose values are not in the repository"
 	}
-	if gaps := v.unseen(namespace, w.Owner); len(gaps) > 0 && p.answer == Unprotected {
+	if gaps := v.unseen(claim.Namespace, owner); len(gaps) > 0 && p.answer == Unprotected {
 		p.answer, p.why = Unknown, p.why+", as far as was rendered; not rendered: "+words(gaps)
 	}
 	return p
