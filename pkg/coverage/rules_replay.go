@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -460,7 +461,7 @@ func (s *scope) missingClasses() {
 	for _, w := range s.head.volumes {
 		name := class(w.claim.Spec)
 		at := inCluster{s.head.cluster(w.Owner), name}
-		if name == "" || open(name) || seen[at] || len(s.head.classesFor(w)) > 0 {
+		if name == "" || open(name) || seen[at] || len(s.head.classesFor(w)) > 0 || s.head.hasVolumeOf(name, w) {
 			continue
 		}
 		has, known := s.clusterHasClass(name)
@@ -472,6 +473,14 @@ func (s *scope) missingClasses() {
 			fmt.Sprintf("the cluster must have the StorageClass %s, which Git does not bring; %s asks for it", name, w.full()),
 			"bring it by Git; if the cluster has it from elsewhere, list it under cluster.storageClasses in "+ConfigName+"; a restore can map it: --map-storage-class "+name+"=OTHER")
 	}
+}
+
+// hasVolumeOf says that Git brings a volume of the class beside a claim, which is bound to it by the name of the class: there need be none.
+func (v *view) hasVolumeOf(class string, w *volume) bool {
+	return slices.ContainsFunc(v.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolume").GroupKind()], func(o *desired.Object) bool {
+		name, _, _ := unstructured.NestedString(o.Object, "spec", "storageClassName")
+		return name == class && v.together(o.Owner, w.Owner)
+	})
 }
 
 func (s *scope) clusterHasClass(name string) (has, known bool) {

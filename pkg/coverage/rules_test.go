@@ -34,6 +34,7 @@ const (
 	monitor  = "apiVersion: monitoring.coreos.com/v1\nkind: ServiceMonitor\nmetadata: {namespace: shop, name: web}\nspec: {}\n"
 	definer  = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: servicemonitors.monitoring.coreos.com}\nspec: {group: monitoring.coreos.com, names: {kind: ServiceMonitor}}\n"
 	needs    = ", env: [{name: A, valueFrom: {secretKeyRef: {name: login, key: a}}}]"
+	classed  = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {namespace: shop, name: data}\nspec: {storageClassName: manual, resources: {requests: {storage: 1Gi}}}\n"
 	needless = ", env: [{name: A, valueFrom: {secretKeyRef: {name: login, key: a, optional: true}}}]"
 )
 
@@ -172,6 +173,9 @@ func TestRules(t *testing.T) {
 		"a variable that may be gone":   {"LS307", kustomization("a", "postBuild: {substituteFrom: [{kind: Secret, name: v, optional: true}]}"), ""},
 		"values of a release, twice":    {"LS307", strings.Replace(release("a"), "spec: {", "spec: {valuesFrom: [{kind: Secret, name: v, valuesKey: a}, {kind: Secret, name: v, valuesKey: b}], ", 1), "warning"},
 		"values of a release":           {"LS307", strings.Replace(release("a"), "spec: {", "spec: {valuesFrom: [{kind: Secret, name: v}], ", 1), "warning"},
+		"a class of elsewhere":          {"LS308", classed, "note"},
+		"a class for a volume of Git":   {"LS308", join(classed, "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {storageClassName: manual, nfs: {server: a, path: /a}}\n"), ""},
+		"a volume of another class":     {"LS308", join(classed, "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: a}\nspec: {storageClassName: other, nfs: {server: a, path: /a}}\n"), "note"},
 		"a kind of elsewhere":           {"LS308", monitor, "note"},
 		"a kind that Git defines":       {"LS308", join(monitor, definer), ""},
 		"a kind of the engine":          {"LS308", kustomization("a"), ""},
