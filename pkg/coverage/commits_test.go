@@ -160,6 +160,13 @@ metadata: {name: cache, namespace: shop}
 spec: {interval: 10m, chart: {spec: {chart: redis, version: 1.0.0, sourceRef: {kind: HelmRepository, name: charts}}}}
 `
 
+// static is a volume of Git, to which bound binds the claim.
+func static(more string) edit {
+	return edit{"base:apps/shop/files.yaml", "apiVersion", "{apiVersion: v1, kind: PersistentVolume, metadata: {name: files}, spec: {" + more + "storageClassName: '', nfs: {server: a, path: /a}}}\n---\napiVersion"}
+}
+
+var bound = edit{"base:apps/shop/files.yaml", "spec: {access", "spec: {storageClassName: '', volumeName: files, access"}
+
 func storage(cluster, policy string) edit {
 	return edit{"base:storage/" + cluster + "/class.yaml", "", "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: kept}, provisioner: csi.example.com, reclaimPolicy: " + policy + "}\n"}
 }
@@ -194,7 +201,9 @@ func TestCommits(t *testing.T) {
 			"LS101: deleted shop/files 40Gi"},
 		"a claim leaves whose class retains, and deletes elsewhere": {[]edit{kept, storage("prod", "Retain"), storageOf("prod"), staging, storage("staging", "Delete"), storageOf("staging"), noFiles},
 			"LS101: left-behind shop/files 40Gi"},
-		"a claim leaves whose class is new and retains": {[]edit{kept, {"clusters/prod/class.yaml", "", storage("prod", "Retain").now}, noFiles}, "LS101: deleted shop/files 40Gi"},
+		"a claim leaves whose volume Git has":                     {[]edit{static(""), bound, noFiles}, "LS101: left-behind shop/files 40Gi"},
+		"a claim leaves whose volume Git has and that is deleted": {[]edit{static("persistentVolumeReclaimPolicy: Delete, "), bound, noFiles}, "LS101: deleted shop/files 40Gi"},
+		"a claim leaves whose class is new and retains":           {[]edit{kept, {"clusters/prod/class.yaml", "", storage("prod", "Retain").now}, noFiles}, "LS101: deleted shop/files 40Gi"},
 		"a claim is renamed": {[]edit{{"apps/shop/files.yaml", "name: files", "name: uploads"}, {"apps/shop/web.yaml", "claimName: files", "claimName: uploads"}},
 			"LS102: deleted shop/files 40Gi"},
 		"a file is renamed":     {[]edit{{"apps/shop/kustomization.yaml", "[files.yaml", "[claims.yaml"}, {"apps/shop/claims.yaml", "", monorepo()["apps/shop/files.yaml"]}, {"apps/shop/files.yaml", "whole", ""}}, ""},

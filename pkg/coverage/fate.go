@@ -1,6 +1,7 @@
 package coverage
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (s *scope) fateOf(w *volume, fresh heirs) fate {
 	f.effect, f.why, f.severity = ending.effect, ending.why, ending.severity
 	if f.effect != LeftBehind && f.effect != "" && s.retained(w) {
 		f.effect, f.severity = LeftBehind, Warning
-		f.why += "; its StorageClass retains the volume, which is then in no claim"
+		f.why += "; the volume is retained, and is then in no claim"
 	}
 	if f.after == nil {
 		f.heir, f.rule = s.heir(w, fresh)
@@ -412,6 +413,9 @@ func (s *scope) renamedOwner(before, after string) bool {
 
 // retained says that a volume of base outlives its claim, for all that Git tells: by the class that it was made with.
 func (s *scope) retained(w *volume) bool {
+	if policy := s.base.policyOfVolume(w); policy != "" {
+		return policy == string(corev1.PersistentVolumeReclaimRetain)
+	}
 	if class(w.claim.Spec) == "" {
 		return false
 	}
@@ -423,6 +427,18 @@ func (s *scope) retained(w *volume) bool {
 		policy, _, _ := unstructured.NestedString(o.Object, "reclaimPolicy")
 		return policy != string(corev1.PersistentVolumeReclaimRetain)
 	})
+}
+
+// policyOfVolume is what becomes of the volume of Git that a claim is bound to by name; empty if there is none. Who writes volumes by hand
+// and says nothing retains them.
+func (v *view) policyOfVolume(w *volume) string {
+	for _, o := range v.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolume").GroupKind()] {
+		if o.GetName() == w.claim.Spec.VolumeName && v.together(o.Owner, w.Owner) {
+			policy, _, _ := unstructured.NestedString(o.Object, "spec", "persistentVolumeReclaimPolicy")
+			return cmp.Or(policy, string(corev1.PersistentVolumeReclaimRetain))
+		}
+	}
+	return ""
 }
 
 // heirs are the new volumes of head that begin empty, by their names and by their namespaces.
