@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -70,7 +71,7 @@ func (r *Repository) parse(ctx context.Context, name string) (*object.Commit, er
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	hash, err := local.ResolveRevision(plumbing.Revision(name))
-	if errors.Is(err, plumbing.ErrReferenceNotFound) || errors.Is(err, plumbing.ErrObjectNotFound) {
+	if errors.Is(err, plumbing.ErrReferenceNotFound) || errors.Is(err, plumbing.ErrObjectNotFound) || errors.Is(err, io.EOF) { // of HEAD~9 with fewer before it
 		return nil, fmt.Errorf("%w%s", ErrRefNotFound, r.perhapsElsewhere())
 	}
 	if err != nil {
@@ -110,6 +111,9 @@ func called(name string) string {
 
 func (r *Repository) mergeBase(ctx context.Context, base, head string) (string, error) {
 	from, err := r.parse(ctx, base)
+	if errors.Is(err, ErrRefNotFound) {
+		err = fmt.Errorf("%s is %w", called(base), err)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -80,6 +80,11 @@ func TestMergeBase(t *testing.T) {
 			t.Errorf("of %s and %s: %s, %v; want %s", c.base, c.head, got, err, c.want)
 		}
 	}
+	for _, base := range []string{"nowhere", "HEAD~9"} {
+		if got, err := r.MergeBase(t.Context(), base, top); !errors.Is(err, ErrRefNotFound) || !strings.HasSuffix(err.Error(), ": "+base+" is "+ErrRefNotFound.Error()) {
+			t.Errorf("of %s: %s, %v", base, got, err)
+		}
+	}
 	if got, err := r.MergeBase(t.Context(), other, top); !errors.Is(err, ErrRefNotFound) {
 		t.Errorf("of two histories: %s, %v", got, err)
 	}
