@@ -54,7 +54,8 @@ func (r *Repository) roots() []*owner {
 		}
 		add(w, instance)
 	}
-	if len(roots) == 0 {
+	// Releases alone bring nothing of what lies beside them: another repository deploys it with them.
+	if !slices.ContainsFunc(roots, func(o *owner) bool { return o.Kind != desired.HelmRelease }) {
 		for _, o := range r.directories() {
 			roots = append(roots, r.add(o)...)
 		}
@@ -363,8 +364,12 @@ func (r *Repository) directories() []*owner {
 			r.gaps = append(r.gaps, desired.Gap{Origin: desired.Origin{File: name, Line: 1}, What: name, Why: "what " + engine + " deploys by it is not rendered"})
 		}
 	}
+	released := map[string]bool{}
+	for _, o := range r.owners {
+		released[o.Path] = true
+	}
 	for _, chart := range r.index.charts {
-		if !slices.ContainsFunc(r.index.charts, func(other string) bool { return other != chart && within(chart, path.Join(other, "charts")) }) {
+		if !released[chart] && !slices.ContainsFunc(r.index.charts, func(other string) bool { return other != chart && within(chart, path.Join(other, "charts")) }) {
 			r.gaps = append(r.gaps, desired.Gap{
 				Origin: desired.Origin{File: path.Join(chart, "Chart.yaml"), Line: 1}, What: "chart " + chart,
 				Why: "nothing that was rendered deploys it, so its values are not known",
