@@ -15,7 +15,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/storage/filesystem"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 
 	"github.com/lockstep-dr/lockstep/pkg/revision"
 )
@@ -117,7 +117,7 @@ func (f *Files) Read(name string, most int64) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
 	var data bytes.Buffer
-	err := f.writer.repo.store.beside(func(store *filesystem.Storage) error {
+	err := f.writer.repo.store.beside(func(store storer.EncodedObjectStorer) error {
 		blob, err := object.GetBlob(store, plumbing.NewHash(hash))
 		if err != nil {
 			return err
@@ -155,7 +155,7 @@ func (f *Files) bring(names []string) error {
 		}
 		err := f.make(path.Dir(name))
 		if err == nil {
-			err = f.writer.repo.store.beside(func(store *filesystem.Storage) error {
+			err = f.writer.repo.store.beside(func(store storer.EncodedObjectStorer) error {
 				return f.writer.file(store, plumbing.NewHash(hash), name, 0o644)
 			})
 		}

@@ -441,14 +441,25 @@ func TestMaxFetch(t *testing.T) {
 	}
 }
 
-// TestBorrowed reads a clone that takes its objects from another repository.
+// TestBorrowed reads a clone that takes its objects from another repository, which takes some of them from a third.
 func TestBorrowed(t *testing.T) {
 	w := newWork(t)
 	w.write("deploy/a.yaml", "a")
 	commit := w.commit("begin")
-	clone := filepath.Join(t.TempDir(), "clone")
-	w.git("clone", "-q", "--shared", w.dir, clone)
+	lender, clone := filepath.Join(t.TempDir(), "lender"), filepath.Join(t.TempDir(), "clone")
+	w.git("clone", "-q", "--shared", w.dir, lender)
+	w.git("clone", "-q", "--shared", lender, clone)
 	r := open(t, clone, Options{})
+	files, err := r.Files(t.Context(), commit, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := files.Read("deploy/a.yaml", 10); err != nil || string(got) != "a" {
+		t.Errorf("a file: %q, %v", got, err)
+	}
+	if err := files.Close(); err != nil {
+		t.Error(err)
+	}
 	for _, ref := range []Ref{{Head: true}, {Branch: "main"}, {Commit: commit}} {
 		if got, err := r.Resolve(t.Context(), ref, "deploy"); err != nil || got.Commit != commit {
 			t.Errorf("%s: %+v, %v", ref, got, err)
