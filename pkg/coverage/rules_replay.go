@@ -426,7 +426,7 @@ func (s *scope) missingKinds() {
 		}
 		seen[inCluster{s.head.cluster(o.Owner), gk.String()}] = true
 		s.missing(o, known, Object{APIVersion: "apiextensions.k8s.io/v1", Kind: object.CustomResourceDefinition.Kind, Name: gk.String()},
-			fmt.Sprintf("the cluster must know the kind %s, which Git does not define; %s %s is of it", gk, o.GetKind(), o.GetName()),
+			fmt.Sprintf("the cluster must know the kind %s, which %s; %s %s is of it", gk, s.head.lacks("define", o.Owner), o.GetKind(), o.GetName()),
 			"bring its CustomResourceDefinition by Git; if the cluster has it from elsewhere, list it under cluster.kinds in "+ConfigName)
 	}
 }
@@ -437,6 +437,17 @@ func (s *scope) missing(needed *desired.Object, known bool, what Object, message
 	if !known {
 		f.Severity = Note
 	}
+}
+
+// lacks says that Git does not do something, as far as it was rendered beside what an owner deploys.
+func (v *view) lacks(verb, owner string) string {
+	if slices.ContainsFunc(v.gaps, func(g desired.Gap) bool {
+		o := v.owners[g.Owner]
+		return o == nil || v.together(g.Owner, owner) && hides(o, g)
+	}) {
+		return "nothing that was rendered " + verb + "s"
+	}
+	return "Git does not " + verb
 }
 
 // partial says that what is the same in both commits was not rendered. It may bring what is missing; what base needed already is then
@@ -470,7 +481,7 @@ func (s *scope) missingClasses() {
 		}
 		seen[at] = true
 		s.missing(w.Object, known, Object{APIVersion: "storage.k8s.io/v1", Kind: "StorageClass", Name: name},
-			fmt.Sprintf("the cluster must have the StorageClass %s, which Git does not bring; %s asks for it", name, w.full()),
+			fmt.Sprintf("the cluster must have the StorageClass %s, which %s; %s asks for it", name, s.head.lacks("bring", w.Owner), w.full()),
 			"bring it by Git; if the cluster has it from elsewhere, list it under cluster.storageClasses in "+ConfigName+"; a restore can map it: --map-storage-class "+name+"=OTHER")
 	}
 }

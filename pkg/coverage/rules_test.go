@@ -441,3 +441,16 @@ func TestVolumesThatMayBeMade(t *testing.T) {
 		t.Errorf("with a policy for all the table has %+v", r.Coverage)
 	}
 }
+
+// What was not rendered may bring what is missing.
+func TestMissingAsFarAsRendered(t *testing.T) {
+	for text, want := range map[string][]string{
+		join(classed, monitor):                             {"which Git does not define", "which Git does not bring"},
+		join(classed, monitor, gap("", "chart operators")): {"which nothing that was rendered defines", "which nothing that was rendered brings"},
+	} {
+		got := found(Check(Input{Head: stateOf(t, text)}), "LS308")
+		if len(got) != 2 || !strings.Contains(got[0], want[0]) || !strings.Contains(got[1], want[1]) {
+			t.Errorf("found %q, want %q", got, want)
+		}
+	}
+}
