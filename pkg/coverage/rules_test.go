@@ -445,8 +445,8 @@ func TestVolumesThatMayBeMade(t *testing.T) {
 // What was not rendered may bring what is missing.
 func TestMissingAsFarAsRendered(t *testing.T) {
 	for text, want := range map[string][]string{
-		join(classed, monitor):                             {"which Git does not define", "which Git does not bring"},
-		join(classed, monitor, gap("", "chart operators")): {"which nothing that was rendered defines", "which nothing that was rendered brings"},
+		join(classed, monitor):                             {"which Git does not bring", "which Git does not define"},
+		join(classed, monitor, gap("", "chart operators")): {"which nothing that was rendered brings", "which nothing that was rendered defines"},
 	} {
 		got := found(Check(Input{Head: stateOf(t, text)}), "LS308")
 		if len(got) != 2 || !strings.Contains(got[0], want[0]) || !strings.Contains(got[1], want[1]) {
