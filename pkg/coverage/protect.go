@@ -37,6 +37,11 @@ func (v *view) protection(w *volume) protection {
 // protect asks the policies beside what an owner deploys about a claim, of which the labels need not be known.
 func (v *view) protect(claim *corev1.PersistentVolumeClaim, owner string, labelled bool) protection {
 	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
+	for _, o := range v.unread[claim.Namespace] {
+		if v.together(o.Owner, owner) {
+			p.answer, p.why = Unknown, "the policy "+o.GetName()+" cannot be read: "+unreadable(o)
+		}
+	}
 	var refuses *policy
 	for _, candidate := range v.policiesBeside(claim.Namespace, owner) {
 		switch withheld := v.withheld(candidate, owner); {

@@ -2,6 +2,7 @@ package coverage
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -38,8 +39,9 @@ type view struct {
 	volumesIn map[string][]*volume
 	sets      []*set
 	setOf     map[*desired.Object]*set
-	// policies and workloads are by their namespaces.
+	// policies and workloads are by their namespaces; unread are the policies that cannot be read.
 	policies map[string][]*policy
+	unread   map[string][]*desired.Object
 	// beside remembers, by a namespace and an owner, which of them are in one cluster with it.
 	beside    map[[2]string][]*policy
 	workloads map[string][]*workload
@@ -185,7 +187,7 @@ func (w *workload) places(claim string) []string {
 func newView(s *desired.State) *view {
 	v := &view{byKey: make(map[object.Key][]*desired.Object, len(s.Objects)), byKind: map[schema.GroupKind][]*desired.Object{},
 		beside: map[[2]string][]*policy{}, protections: map[*volume]protection{}, owners: map[string]*desired.Owner{}, byVolume: map[string][]*volume{}, volumesIn: map[string][]*volume{},
-		policies: map[string][]*policy{}, workloads: map[string][]*workload{},
+		policies: map[string][]*policy{}, unread: map[string][]*desired.Object{}, workloads: map[string][]*workload{},
 		classes: map[string][]*desired.Object{}, keysOf: map[string]map[object.Key]bool{}, apart: map[[2]string]bool{}, wanted: map[string]bool{}, setOf: map[*desired.Object]*set{}, schedules: map[[2]string]every{}, gaps: slices.Clone(s.Gaps), makers: s.Makers}
 	for i := range s.Owners {
 		v.owners[s.Owners[i].ID] = &s.Owners[i]
@@ -259,7 +261,12 @@ func unreadable(o *desired.Object) string {
 	if len(o.Unknown) > 0 {
 		return "it cannot be read without the values of " + strings.Join(o.Unknown, ", ") + ", which are not in the repository"
 	}
-	return "it does not have the shape of its kind"
+	why := "it does not have the shape of its kind"
+	var wrong *json.UnmarshalTypeError
+	if data, err := json.Marshal(o.Object); err == nil && o.GroupVersionKind().GroupKind() == policyKind && errors.As(json.Unmarshal(data, &v1alpha1.ProtectionPolicy{}), &wrong) && wrong.Field != "" {
+		why += fmt.Sprintf(": %s is not to be of the type %s", wrong.Field, wrong.Value)
+	}
+	return why
 }
 
 // open says that a text has a variable whose value is not known.
@@ -283,6 +290,7 @@ func (v *view) read(o *desired.Object, gk schema.GroupKind) error {
 	case policyKind:
 		p := &v1alpha1.ProtectionPolicy{}
 		if err := convert(o.Unstructured, p); err != nil {
+			v.unread[o.GetNamespace()] = append(v.unread[o.GetNamespace()], o)
 			return err
 		}
 		known := &policy{Object: o, Spec: p.Spec, every: v.runs(p.Spec)}
