@@ -150,35 +150,57 @@ func (d operated) volumes() string {
 	return fmt.Sprintf("volumes that %s for %s %s", d.makes(), d.GetKind(), d.GetName())
 }
 
-// operatedProtection says of the volumes that an operator makes what is known: their labels are the operator's, so that a policy
-// without a selector takes them for certain, and one with a selector of the operator's label as far as the operator keeps to it.
-func (v *view) operatedProtection(d operated) (Answer, string, *policy) {
-	likely := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: d.GetNamespace(), Name: d.GetName(), Labels: map[string]string{d.by.Label: d.GetName()}}}
+// operatedProtection says of the volumes that an operator makes what is known, by the policy that protects them, else by the one that comes
+// nearest to it: their labels are the operator's, so that a policy without a selector takes them for certain, and one with a selector of
+// the operator's label as far as the operator keeps to it.
+func (v *view) operatedProtection(d operated) (answer Answer, why string, by *policy) {
 	for _, p := range v.policiesBeside(d.GetNamespace(), d.Owner) {
-		if p.selector == nil || d.by.Label != "" && !p.selector.Takes(&likely) {
-			continue
-		}
-		if suspended(p.Spec) {
-			return Unprotected, "the policy " + p.GetName() + ", which selects them, is suspended", p
-		}
-		if why := v.withheld(p, d.Owner); why != "" {
-			return Unknown, "the policy " + p.GetName() + " selects them, and " + why, p
-		}
-		if p.Spec.Volumes.Selector == nil {
+		switch said, because := v.takes(p, d); {
+		case said == Protected:
 			return Protected, "", p
+		case because != "" && (by == nil || answer == Unprotected):
+			answer, why, by = said, because, p
 		}
-		if d.by.Label == "" {
-			return Unknown, fmt.Sprintf("it is not known whether the policy %s selects them, as Git does not show their labels", p.GetName()), p
-		}
-		return Unknown, fmt.Sprintf("the policy %s selects claims with the label %s=%s, as %s makes them; Git does not show them", p.GetName(), d.by.Label, d.GetName(), d.by.Name), p
 	}
+	if by != nil {
+		return answer, why, by
+	}
+	answer, why = Unprotected, "no policy is in the namespace"
+	if d.by.Label != "" {
+		why = fmt.Sprintf("no policy of the namespace selects claims with the label %s=%s", d.by.Label, d.GetName())
+	}
+	if d.perhaps {
+		answer = Unknown
+	}
+	for _, o := range v.unread[d.GetNamespace()] {
+		if v.together(o.Owner, d.Owner) {
+			return Unknown, "the policy " + o.GetName() + " cannot be read: " + unreadable(o), nil
+		}
+	}
+	if gaps := v.unseen(d.GetNamespace(), d.Owner); len(gaps) > 0 {
+		answer, why = Unknown, why+", as far as was rendered; not rendered: "+words(gaps)
+	}
+	return answer, why, nil
+}
+
+// takes says whether a policy protects the volumes that an operator makes, and if it does not for certain, why; nothing if it has nothing
+// to do with them.
+func (v *view) takes(p *policy, d operated) (Answer, string) {
+	likely := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: d.GetNamespace(), Name: d.GetName(), Labels: map[string]string{d.by.Label: d.GetName()}}}
+	withheld := v.withheld(p, d.Owner)
 	switch {
-	case d.perhaps:
-		return Unknown, "no policy is in the namespace", nil
+	case p.selector == nil || d.by.Label != "" && !p.selector.Takes(&likely):
+		return Unprotected, ""
+	case suspended(p.Spec):
+		return Unprotected, "the policy " + p.GetName() + ", which selects them, is suspended"
+	case withheld != "":
+		return Unknown, "the policy " + p.GetName() + " selects them, and " + withheld
+	case p.Spec.Volumes.Selector == nil:
+		return Protected, ""
 	case d.by.Label == "":
-		return Unprotected, "no policy is in the namespace", nil
+		return Unknown, fmt.Sprintf("it is not known whether the policy %s selects them, as Git does not show their labels", p.GetName())
 	}
-	return Unprotected, fmt.Sprintf("no policy of the namespace selects claims with the label %s=%s", d.by.Label, d.GetName()), nil
+	return Unknown, fmt.Sprintf("the policy %s selects claims with the label %s=%s, as %s makes them; Git does not show them", p.GetName(), d.by.Label, d.GetName(), d.by.Name)
 }
 
 // holdsStill says that a hook of the policy chooses the operator's pods. Of what is not known to be a database nothing is asked.

@@ -222,6 +222,10 @@ func TestNeverClaimsCoverage(t *testing.T) {
 		"with a label that is a variable":   {join(pvc("shop", "data", "labels: {app: \"${APP}\"}"), protect("volumes: {selector: {matchLabels: {app: a}}}")), []Answer{Unknown}},
 		"a set that cannot be read":         {join(strings.ReplaceAll(statefulset("shop", "db", "data"), "volumeClaimTemplates:", "volumeClaimTemplates: 1\n  x:"), protect()), []Answer{Unknown}},
 		"made by an operator":               {cnpg, []Answer{Unprotected}},
+		"made by one, as far as is seen":    {join(cnpg, gap("", "x")), []Answer{Unknown, Unknown}},
+		"made by one, and unread":           {join(cnpg, protect("suspend: maybe")), []Answer{Unknown, Unknown}},
+		"made by one, suspended":            {join(cnpg, protect("suspend: true")), []Answer{Unprotected}},
+		"made by one, suspended and not":    {join(cnpg, protect("suspend: true"), strings.Replace(protect(), "name: shop}", "name: z}", 1)), []Answer{Protected}},
 		"made by an operator, selected":     {join(cnpg, protect("volumes: {selector: {matchLabels: {cnpg.io/cluster: orders}}}")), []Answer{Unknown}},
 		"made by an operator, all selected": {join(cnpg, protect()), []Answer{Protected}},
 	} {
