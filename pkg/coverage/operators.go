@@ -172,10 +172,8 @@ func (v *view) operatedProtection(d operated) (answer Answer, why string, by *po
 	if d.perhaps {
 		answer = Unknown
 	}
-	for _, o := range v.unread[d.GetNamespace()] {
-		if v.together(o.Owner, d.Owner) {
-			return Unknown, "the policy " + o.GetName() + " cannot be read: " + unreadable(o), nil
-		}
+	if unread := v.unreadBeside(d.GetNamespace(), d.Owner); unread != "" {
+		return Unknown, unread, nil
 	}
 	if gaps := v.unseen(d.GetNamespace(), d.Owner); len(gaps) > 0 {
 		answer, why = Unknown, why+", as far as was rendered; not rendered: "+words(gaps)

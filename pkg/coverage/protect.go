@@ -34,13 +34,21 @@ func (v *view) protection(w *volume) protection {
 	return p
 }
 
+// unreadBeside says of a policy beside what an owner deploys that it cannot be read; empty if there is none.
+func (v *view) unreadBeside(namespace, owner string) string {
+	for _, o := range v.unread[namespace] {
+		if v.together(o.Owner, owner) {
+			return "the policy " + o.GetName() + " cannot be read: " + unreadable(o)
+		}
+	}
+	return ""
+}
+
 // protect asks the policies beside what an owner deploys about a claim, of which the labels need not be known.
 func (v *view) protect(claim *corev1.PersistentVolumeClaim, owner string, labelled bool) protection {
 	p := protection{answer: Unprotected, why: "no policy is in the namespace"}
-	for _, o := range v.unread[claim.Namespace] {
-		if v.together(o.Owner, owner) {
-			p.answer, p.why = Unknown, "the policy "+o.GetName()+" cannot be read: "+unreadable(o)
-		}
+	if unread := v.unreadBeside(claim.Namespace, owner); unread != "" {
+		p.answer, p.why = Unknown, unread
 	}
 	var refuses *policy
 	for _, candidate := range v.policiesBeside(claim.Namespace, owner) {
