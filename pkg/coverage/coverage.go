@@ -125,6 +125,8 @@ type Impact struct {
 	Namespace string `json:"namespace"`
 	// Volume is as in Row.
 	Volume string `json:"volume"`
+	// InWords says that Git does not name the claims: Volume says in words what has them.
+	InWords bool `json:"inWords,omitempty"`
 	Size   string `json:"size,omitempty"`
 	Effect Effect `json:"effect"`
 	// Why is a sentence without a full stop.

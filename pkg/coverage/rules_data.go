@@ -51,7 +51,7 @@ func (s *scope) unseenPruned(o *desired.Owner) {
 		Message: "what it has deployed is not known, and may be deleted with its data: " + e.why,
 		Fix:     "look in the cluster which claims it has (lockstep check --live) and save those that count; if there are none, or the data may go, say so with " + AnnotationIgnore,
 	})
-	s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: cmp.Or(target(o), o.Namespace), Volume: "volumes that " + o.ID + " may have", Effect: MayBeDeleted, Why: e.why, Protected: Unknown})
+	s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: cmp.Or(target(o), o.Namespace), Volume: "volumes that " + o.ID + " may have", InWords: true, Effect: MayBeDeleted, Why: e.why, Protected: Unknown})
 }
 
 // operatedPruned finds what goes of which an operator makes volumes: most delete them with it, and Git does not show whether this one does.
@@ -77,7 +77,7 @@ func (s *scope) operatedPruned(d operated) {
 		if d.perhaps {
 			found.Severity = Warning
 		}
-		s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: d.GetNamespace(), Volume: d.volumes(), Effect: e.effect, Why: e.why, Protected: answer})
+		s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: d.GetNamespace(), Volume: d.volumes(), InWords: true, Effect: e.effect, Why: e.why, Protected: answer})
 	}
 }
 

@@ -308,7 +308,7 @@ func name(o coverage.Object) string {
 
 // affected is what a change does something to, with its name marked: a claim, or the volumes that an operator makes.
 func affected(i coverage.Impact, mark func(string) string) string {
-	if !strings.HasPrefix(i.Volume, "volumes that ") {
+	if !i.InWords {
 		return "claim " + mark(claim(i.Namespace, i.Volume))
 	}
 	return "the " + mark(i.Volume) + " in " + mark(i.Namespace)

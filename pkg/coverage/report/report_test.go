@@ -61,6 +61,7 @@ func shop() *Document {
 			},
 			Impact: []coverage.Impact{
 				{Rule: "LS101", Namespace: "shop", Volume: "uploads", Size: "40Gi", Effect: coverage.Deleted, Why: "the claim leaves the commit and is pruned", Protected: coverage.Unprotected},
+				{Rule: "LS101", Namespace: "shop", Volume: "volumes that CloudNativePG makes for Cluster orders", InWords: true, Effect: coverage.MayBeDeleted, Why: "Cluster orders leaves the commit", Protected: coverage.Unknown},
 				{Rule: "LS103", Namespace: "shop", Volume: "data-db-0", Effect: coverage.LeftBehind, Why: "the set has a new name", Protected: coverage.Protected},
 			},
 			NotRendered: []desired.Gap{{Owner: "HelmRelease ci/runner", Origin: at("deploy/ci/runner.yaml", 7), What: "chart runner", Why: "it is in another repository"}},
