@@ -126,9 +126,9 @@ type Impact struct {
 	// Volume is as in Row.
 	Volume string `json:"volume"`
 	// InWords says that Git does not name the claims: Volume says in words what has them.
-	InWords bool `json:"inWords,omitempty"`
-	Size   string `json:"size,omitempty"`
-	Effect Effect `json:"effect"`
+	InWords bool   `json:"inWords,omitempty"`
+	Size    string `json:"size,omitempty"`
+	Effect  Effect `json:"effect"`
 	// Why is a sentence without a full stop.
 	Why string `json:"why"`
 	// Protected says whether a policy selected it in base: there may be a point to restore it from.
