@@ -450,8 +450,8 @@ func together(one, other func()) {
 	one()
 }
 
-// judge renders what is not the same in both commits, and of the rest what the rules ask for, until they ask for no more: of head, and,
-// where something is found, of base by itself, in before.
+// judge renders what is not the same in both commits, and of the rest what the rules ask for, until they ask for no more: of head, and
+// of base by itself, in before, which counts only where something is found in head.
 func (c *comparison) judge(ctx context.Context, in, before *coverage.Input, d *report.Document) (err error) {
 	same := map[string]bool{}
 	if c.base != nil {

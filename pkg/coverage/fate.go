@@ -432,7 +432,7 @@ func (s *scope) retained(w *volume) bool {
 // policyOfVolume is what becomes of the volume of Git that a claim is bound to by name; empty if there is none. Who writes volumes by hand
 // and says nothing retains them.
 func (v *view) policyOfVolume(w *volume) string {
-	for _, o := range v.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolume").GroupKind()] {
+	for _, o := range v.byKind[volumeKind] {
 		if o.GetName() == w.claim.Spec.VolumeName && v.together(o.Owner, w.Owner) {
 			policy, _, _ := unstructured.NestedString(o.Object, "spec", "persistentVolumeReclaimPolicy")
 			return cmp.Or(policy, string(corev1.PersistentVolumeReclaimRetain))

@@ -63,22 +63,20 @@ func (s *scope) operatedPruned(d operated) {
 			e.effect = MayBeDeleted
 		}
 	}
-	if e.effect == "" {
+	if e.effect != Deleted && e.effect != MayBeDeleted {
 		return
 	}
-	answer, _, _ := s.base.operatedProtection(d)
-	if e.effect != LeftBehind {
-		done := "are deleted"
-		if e.effect == MayBeDeleted {
-			done = "may be deleted"
-		}
-		found := s.find(d.Object, fmt.Sprintf("the %s %s: %s", d.volumes(), done, e.why), "keep it in Git, or annotate it so that it is kept, in a commit before this one; if the data may go, say so with "+AnnotationIgnore)
-		found.Severity, found.Gone = cmp.Or(e.severity, found.Severity), true
-		if d.perhaps {
-			found.Severity = Warning
-		}
-		s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: d.GetNamespace(), Volume: d.volumes(), InWords: true, Effect: e.effect, Why: e.why, Protected: answer})
+	done := "are deleted"
+	if e.effect == MayBeDeleted {
+		done = "may be deleted"
 	}
+	found := s.find(d.Object, fmt.Sprintf("the %s %s: %s", d.volumes(), done, e.why), "keep it in Git, or annotate it so that it is kept, in a commit before this one; if the data may go, say so with "+AnnotationIgnore)
+	found.Severity, found.Gone = cmp.Or(e.severity, found.Severity), true
+	if d.perhaps {
+		found.Severity = Warning
+	}
+	answer, _, _ := s.base.operatedProtection(d)
+	s.impact = append(s.impact, Impact{Rule: s.rule.ID, Namespace: d.GetNamespace(), Volume: d.volumes(), InWords: true, Effect: e.effect, Why: e.why, Protected: answer})
 }
 
 func claimRenamed(s *scope) {

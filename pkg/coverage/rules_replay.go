@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -488,7 +487,7 @@ func (s *scope) missingClasses() {
 
 // hasVolumeOf says that Git brings a volume of the class beside a claim, which is bound to it by the name of the class: there need be none.
 func (v *view) hasVolumeOf(class string, w *volume) bool {
-	return slices.ContainsFunc(v.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolume").GroupKind()], func(o *desired.Object) bool {
+	return slices.ContainsFunc(v.byKind[volumeKind], func(o *desired.Object) bool {
 		name, _, _ := unstructured.NestedString(o.Object, "spec", "storageClassName")
 		return name == class && v.together(o.Owner, w.Owner)
 	})

@@ -89,7 +89,7 @@ func hostPathData(s *scope) {
 			}
 		}
 	}
-	for _, o := range s.head.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolume").GroupKind()] {
+	for _, o := range s.head.byKind[volumeKind] {
 		if path, found, _ := unstructured.NestedString(o.Object, "spec", "hostPath", "path"); found {
 			s.find(o, fmt.Sprintf("the volume %s is the directory %s of a node", o.GetName(), path),
 				"use storage that outlives a node; a policy with consistency: Fuzzy can save it, while it is in use")

@@ -272,7 +272,10 @@ func unreadable(o *desired.Object) string {
 // open says that a text has a variable whose value is not known.
 func open(text string) bool { return strings.Contains(text, "${") }
 
-var policyKind = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "ProtectionPolicy"}
+var (
+	policyKind = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "ProtectionPolicy"}
+	volumeKind = schema.GroupKind{Kind: "PersistentVolume"}
+)
 
 // read takes an object in that rules ask about. An error is of one that cannot be read: then nothing is known of what it has.
 func (v *view) read(o *desired.Object, gk schema.GroupKind) error {

@@ -308,7 +308,7 @@ func TestSettled(t *testing.T) {
 			t.Fatal(err)
 		}
 		engine := kustomization(t, c.spec)
-		data, at, err := fs.settled(dir, As{Kustomization: engine})
+		data, at, err := fs.settled(fs.kustomizationsIn(dir), As{Kustomization: engine})
 		if err != nil || (data == nil) != c.left {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
@@ -325,7 +325,7 @@ func TestSettled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if data, _, err := fs.settled(dir, As{Kustomization: kustomization(t, "  path: shop\n")}); data != nil || err != nil {
+	if data, _, err := fs.settled(fs.kustomizationsIn(dir), As{Kustomization: kustomization(t, "  path: shop\n")}); data != nil || err != nil {
 		t.Errorf("of two: %q, %v", data, err)
 	}
 }

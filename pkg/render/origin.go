@@ -11,7 +11,6 @@ import (
 	"strings"
 	"unicode/utf16"
 
-	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
@@ -24,27 +23,20 @@ type origin struct {
 	file, kind, name string
 }
 
-// wantOrigins makes kustomize note the origins of what the kustomization in dir builds.
-func (fs *guardedFS) wantOrigins(dir string, as As) error {
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		file := filepath.Join(dir, name)
-		if !fs.Exists(file) {
-			continue
-		}
-		data, err := fs.ReadFile(file)
-		if err != nil {
+// wantOrigins makes kustomize note the origins of what a kustomization builds.
+func (fs *guardedFS) wantOrigins(file string, as As) error {
+	data, err := fs.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if as.change != nil {
+		var failed error
+		data, err = edit(data, func(k map[string]any) { failed = as.change(k) })
+		if err = cmp.Or(err, failed); err != nil {
 			return err
 		}
-		if as.change != nil {
-			var failed error
-			data, err = edit(data, func(k map[string]any) { failed = as.change(k) })
-			if err = cmp.Or(err, failed); err != nil {
-				return err
-			}
-		}
-		return fs.take(file, data)
 	}
-	return nil
+	return fs.take(file, data)
 }
 
 func (fs *guardedFS) withOrigins(kustomization []byte) ([]byte, error) {

@@ -198,16 +198,16 @@ func (fs *guardedFS) directory(path string) (string, error) {
 
 // generate adds a kustomization of all manifests in dir if it has none, and to the one there is what an engine's own adds.
 func (fs *guardedFS) generate(dir string, as As) error {
-	there := slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool { return fs.Exists(filepath.Join(dir, name)) })
-	if there && as.Kustomization == nil {
+	there := fs.kustomizationsIn(dir)
+	if len(there) > 0 && as.Kustomization == nil {
 		if as.change == nil && !fs.tracked {
 			return nil
 		}
-		return fs.wantOrigins(dir, as)
+		return fs.wantOrigins(there[0], as)
 	}
-	data, file, err := fs.settled(dir, as)
+	data, file, err := fs.settled(there, as)
 	if data == nil && err == nil {
-		data, file, err = fs.fromGenerator(dir, there, as)
+		data, file, err = fs.fromGenerator(dir, len(there) > 0, as)
 	}
 	if err != nil {
 		return err
@@ -218,6 +218,17 @@ func (fs *guardedFS) generate(dir string, as As) error {
 		}
 	}
 	return fs.take(file, data)
+}
+
+// kustomizationsIn are those of a directory: what has a name of one.
+func (fs *guardedFS) kustomizationsIn(dir string) []string {
+	var found []string
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		if file := filepath.Join(dir, name); fs.Exists(file) {
+			found = append(found, file)
+		}
+	}
+	return found
 }
 
 // take puts a kustomization in the place of the one there is.
@@ -234,20 +245,13 @@ func (fs *guardedFS) take(file string, data []byte) (err error) {
 // transforming are the fields by which Flux's Kustomizations add to that of a directory, save the namespace.
 var transforming = []string{"namePrefix", "nameSuffix", "patches", "patchesStrategicMerge", "patchesJson6902", "images", "components", "buildMetadata"}
 
-// settled is what Flux's generator makes of the one kustomization of a directory to which its own adds at most a namespace; nil leaves it
-// to the generator, which reads disks, and these more slowly than kustomize builds.
-func (fs *guardedFS) settled(dir string, as As) (data []byte, file string, err error) {
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		if name = filepath.Join(dir, name); fs.Exists(name) && !fs.IsDir(name) {
-			if file != "" {
-				return nil, "", nil
-			}
-			file = name
-		}
-	}
-	if file == "" || as.Kustomization == nil {
+// settled is what Flux's generator makes of the kustomizations of a directory if there is one, to which its own adds at most a namespace;
+// nil leaves them to the generator, which reads disks, and these more slowly than kustomize builds.
+func (fs *guardedFS) settled(there []string, as As) (data []byte, file string, err error) {
+	if len(there) != 1 || fs.IsDir(there[0]) || as.Kustomization == nil {
 		return nil, "", nil
 	}
+	file = there[0]
 	spec, _ := as.Kustomization.Object["spec"].(map[string]any)
 	if slices.ContainsFunc(transforming, func(field string) bool { _, adds := spec[field]; return adds }) {
 		return nil, "", nil
